@@ -1,0 +1,246 @@
+"""A Task on N ranks as one Ray Tune trainable whose processes stay from trial to trial."""
+
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.tune import Trainable
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from trainables.checkpoint import load_state, save_state
+from trainables.process_group import abort_group, open_store
+from trainables.rank import Failure, Outcome, Rank, TrialSpec
+
+GRACE_SECONDS = 10.0
+"""How long the other ranks may take to come out of their collectives after one has failed."""
+
+
+class RankLostError(RuntimeError):
+    """A rank's process or connection is gone; the trial must go on in new processes."""
+
+
+class DistributedTrainable(Trainable):
+    """Runs the Task of ``config["spec"]`` on as many ranks as the trial has bundles.
+
+    The trial actor is rank 0, actors in the other bundles are its peers. One :meth:`step` is one
+    epoch. With ``reuse_actors=True`` the next trial finds the processes, the group and whatever the
+    Task caches as they are.
+
+    What the configuration does wrong (the Task raises, on any rank) comes back as a final result
+    with a ``failure``, and the processes stay. Only a lost process raises.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Remember the trial; everything that can fail waits for the first step."""
+        self._group: RankGroup | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over another trial. Nothing here may fail: Tune would not try again."""
+        self._spec = TrialSpec(**new_config["spec"])
+        self._state: dict[str, Any] | None = None
+        self._built = False
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train and evaluate for one epoch; returns the Task's metrics, or its ``failure``.
+
+        Raises:
+            RankLostError: a rank's process is gone.
+
+        """
+        if self._group is None:
+            self._group = RankGroup(self.trial_resources.bundles)
+        failure = None if self._built else self._build(self._group)
+        outcome = Outcome(failure=failure) if failure else self._run_epoch(self._group)
+        if outcome.failure:
+            self._built = False
+            return {"failure": {**vars(outcome.failure)}}
+        return {**outcome.value, "should_checkpoint": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the Task's state and the epoch it belongs to.
+
+        Raises:
+            RuntimeError: the Task failed to give its state.
+
+        """
+        if self._group is None or not self._built:  # restored and not yet run: nothing new
+            save_state({"epoch": self.iteration, "task": self._state}, Path(checkpoint_dir))
+            return
+        outcome = self._group.call_first("state")
+        if outcome.failure:
+            raise RuntimeError(f"state_dict() failed: {outcome.failure.message}")
+        save_state({"epoch": self.iteration, "task": outcome.value}, Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Read a checkpoint; the ranks take it over in the next step."""
+        saved = load_state(Path(checkpoint))
+        self._state, self._built = saved["task"], False
+        self._iteration = saved["epoch"]
+
+    def cleanup(self) -> None:
+        """End the peers; this process ends next."""
+        if self._group is not None:
+            self._group.shut_down()
+
+    def _build(self, group: "RankGroup") -> Failure | None:
+        group.repair()
+        state = ray.put(self._state) if self._state is not None else None
+        failure = group.call("build", self._spec, state, self.iteration).failure
+        self._built, self._state = failure is None, None
+        return failure
+
+    def _run_epoch(self, group: "RankGroup") -> Outcome:
+        return group.call("run_epoch", self.iteration)
+
+
+class RankGroup:
+    """Rank 0 in a thread of this process, the others in actors; one call runs on all of them.
+
+    Args:
+        bundles: the trial's resource bundles, one a rank, as its placement group has them.
+
+    """
+
+    def __init__(self, bundles: list[dict[str, float]]) -> None:
+        self._size = len(bundles)
+        self._first = Rank(0, self._size, **_rank_options(bundles[0]))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank0")
+        self._peers = [
+            _peer_class(rank, bundle).remote(rank, self._size, **_rank_options(bundle))
+            for rank, bundle in enumerate(bundles[1:], start=1)
+        ]
+        self._formed = False
+
+    def repair(self) -> None:
+        """Form the process group, where there is none or a failure broke it.
+
+        Raises:
+            RankLostError: a rank is gone or does not answer.
+
+        """
+        if self._formed or self._size == 1:
+            return
+        host = ray.util.get_node_ip_address()
+        store = open_store(host)  # lives until every rank has joined
+        if failure := self.call("join", host, store.port).failure:
+            raise RankLostError(f"the process group did not form: {failure.message}")
+        self._formed = True
+
+    def call(self, method: str, *args: Any) -> Outcome:
+        """Run a method of :class:`Rank` on every rank; returns rank 0's value or the first cause.
+
+        Raises:
+            RankLostError: a rank's process is gone.
+
+        """
+        pending = self._submit(method, *args)
+        outcomes: dict[int, Outcome | RayError] = {}
+        deadline = float("inf")
+        while pending:
+            done, _ = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes[pending.pop(future)] = _outcome(future)
+            if deadline == float("inf") and any(map(_failed, outcomes.values())):
+                deadline = time.monotonic() + GRACE_SECONDS
+                self._abort()
+            if time.monotonic() > deadline:
+                self._give_up(outcomes, sorted(pending.values()))
+        return self._judge(outcomes)
+
+    def call_first(self, method: str, *args: Any) -> Outcome:
+        """Run a method on rank 0 alone, in the thread that its Task knows."""
+        return self._thread.submit(self._first.call, method, *args).result()
+
+    def shut_down(self) -> None:
+        """End the peers, without waiting for anything they do."""
+        for peer in self._peers:
+            ray.kill(peer)
+
+    def _submit(self, method: str, *args: Any) -> dict[Future[Outcome], int]:
+        pending: dict[Future[Outcome], int] = {
+            peer.call.remote(method, *args).future(): rank
+            for rank, peer in enumerate(self._peers, start=1)
+        }
+        here = [ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args]
+        pending[self._thread.submit(self._first.call, method, *here)] = 0
+        return pending
+
+    def _abort(self) -> None:
+        self._formed = False
+        abort_group()
+        for peer in self._peers:
+            peer.abort.remote()
+
+    def _judge(self, outcomes: dict[int, "Outcome | RayError"]) -> Outcome:
+        for rank, outcome in sorted(outcomes.items()):
+            if isinstance(outcome, RayError):
+                raise RankLostError(f"rank {rank} of {self._size} is gone: {_one_line(outcome)}")
+        failures = [o.failure for o in outcomes.values() if isinstance(o, Outcome) and o.failure]
+        if not failures:
+            first = outcomes[0]
+            assert isinstance(first, Outcome)
+            return first
+        causes = [f for f in failures if not f.is_group_error]
+        if not causes:
+            raise RankLostError(f"the process group broke: {failures[0].message}")
+        return Outcome(failure=min(causes, key=lambda f: f.rank))
+
+    def _give_up(self, outcomes: dict[int, "Outcome | RayError"], silent: list[int]) -> None:
+        """Ranks are stuck where no abort reaches them. If this one is, its process must end."""
+        try:
+            self._judge({0: Outcome(), **outcomes})
+            reason = f"ranks {silent} did not answer for {GRACE_SECONDS:.0f} s after a failure"
+        except RankLostError as error:
+            reason = str(error)
+        failed = [o.failure for o in outcomes.values() if isinstance(o, Outcome) and o.failure]
+        if failed:
+            reason += f"; rank {failed[0].rank} had failed with {failed[0].message}"
+        if 0 in silent:
+            print(reason, flush=True)  # noqa: T201 - the worker's log is what is left to tell
+            os._exit(1)
+        raise RankLostError(reason)
+
+
+class Peer(Rank):
+    """A rank in an actor of its own; ``abort`` reaches it while a call is under way."""
+
+    @ray.method(concurrency_group="control")
+    def abort(self) -> None:
+        """Leave the process group, which fails the collective that a call may wait in."""
+        abort_group()
+
+
+def _outcome(future: "Future[Outcome]") -> Outcome | RayError:
+    try:
+        return future.result()
+    except RayError as error:
+        return error
+
+
+def _failed(outcome: Outcome | RayError) -> bool:
+    return isinstance(outcome, RayError) or outcome.failure is not None
+
+
+def _rank_options(bundle: dict[str, float]) -> dict[str, Any]:
+    return {"gpu": bundle.get("GPU", 0) > 0, "threads": max(1, int(bundle.get("CPU", 1)))}
+
+
+def _peer_class(rank: int, bundle: dict[str, float]) -> Any:
+    return ray.remote(concurrency_groups={"control": 1})(Peer).options(
+        num_cpus=bundle.get("CPU", 0),
+        num_gpus=bundle.get("GPU", 0),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            get_current_placement_group(), placement_group_bundle_index=rank
+        ),
+    )
+
+
+def _one_line(error: RayError) -> str:
+    return " ".join(str(error).split())[:500]

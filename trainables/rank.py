@@ -1,0 +1,162 @@
+"""One rank of a trial: a Task in a process that outlives it. Nothing of Ray."""
+
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from trainables.process_group import abort_group, is_group_error, join_group
+from trainables.task import Context, Task
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that a rank needs to know of a trial; travels to every rank as it is."""
+
+    task: str
+    """``package.module:Class`` of the Task."""
+    config: dict[str, Any]
+    number: int
+    seed: int
+    max_epochs: int
+    cache_dir: str
+    log_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception as a value, so that it can travel and be weighed against others."""
+
+    type: str
+    message: str
+    traceback: str
+    rank: int
+    is_group_error: bool = False
+    """A collective broke: another rank's failure is the likely cause."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call on one rank came to."""
+
+    value: Any = None
+    failure: Failure | None = None
+
+
+class Rank:
+    """The same small set of calls on every rank; :meth:`call` turns exceptions into outcomes."""
+
+    def __init__(self, rank: int, world_size: int, *, gpu: bool, threads: int) -> None:
+        if not gpu:  # Ray leaves every GPU visible to an actor that asked for none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self.rank, self.world_size, self.threads = rank, world_size, threads
+        self.device = torch.device("cuda", 0) if gpu else torch.device("cpu")
+        self._task: Task | None = None
+        self._context: Context | None = None
+
+    def call(self, method: str, *args: Any) -> Outcome:
+        """Run one of the methods below; an exception leaves the group and comes back as a value."""
+        torch.set_num_threads(self.threads)  # a setting of the calling thread
+        try:
+            return Outcome(getattr(self, method)(*args))
+        except Exception as error:  # noqa: BLE001 - a Task may raise anything
+            abort_group()  # first of all: the others must not wait for this rank
+            return Outcome(
+                failure=Failure(
+                    type(error).__name__,
+                    str(error) or type(error).__name__,
+                    traceback.format_exc(),
+                    self.rank,
+                    is_group_error(error),
+                )
+            )
+
+    def join(self, host: str, port: int) -> None:
+        """Form the process group anew, with the rendezvous at ``host:port``."""
+        store = dist.TCPStore(host, port, is_master=False)
+        join_group(store, self.rank, self.world_size, self.device)
+
+    def build(self, spec: TrialSpec, state: Mapping[str, Any] | None, epoch: int) -> None:
+        """Replace the Task by that of ``spec``, going on from ``state`` after ``epoch`` epochs."""
+        self.close()
+        task_class = import_task(spec.task)
+        self._context = Context(
+            rank=self.rank,
+            world_size=self.world_size,
+            device=self.device,
+            seed=spec.seed,
+            max_epochs=spec.max_epochs,
+            epoch=epoch,
+            cache_dir=Path(spec.cache_dir),
+            log_dir=Path(spec.log_dir) if spec.log_dir and self.rank == 0 else None,
+        )
+        self._context.start_epoch(epoch)
+        self._task = task_class(build_config(task_class, spec.config), self._context)
+        if state is not None:
+            self._task.load_state_dict(dict(state))
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train and evaluate once; ``epoch`` counts from 0. Returns the metrics, as numbers."""
+        assert self._task is not None
+        assert self._context is not None
+        self._context.start_epoch(epoch)
+        metrics = {**self._task.train_epoch(), **self._task.evaluate()}
+        return {name: _number(name, value) for name, value in metrics.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The Task's state."""
+        assert self._task is not None
+        return self._task.state_dict()
+
+    def close(self) -> None:
+        """Let go of the Task; the process, its group and its caches stay."""
+        task, self._task = self._task, None
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+        if task is not None:
+            task.close()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def import_task(path: str) -> type[Task]:
+    """The class that ``package.module:Class`` names.
+
+    Raises:
+        ValueError: there is no such module or class.
+
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except ImportError as error:
+        raise ValueError(f"trainable is {path!r}: cannot import {module_name!r} ({error})") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"trainable is {path!r}: {module_name!r} defines no {class_name!r}"
+        ) from error
+    assert isinstance(found, type)
+    return found
+
+
+def build_config(task_class: type[Task], values: Mapping[str, Any]) -> Any:
+    """The Task's own Config from settings and hyperparameters, or the plain dict without one."""
+    config_class = getattr(task_class, "Config", None)
+    return dict(values) if config_class is None else config_class(**values)
+
+
+def _number(name: str, value: Any) -> float:
+    """A metric as a plain number: a tensor would keep its graph alive."""
+    try:
+        return int(value) if isinstance(value, int) else float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"metric {name!r} is a {type(value).__name__}: metrics must be numbers"
+        ) from None

@@ -1,0 +1,198 @@
+"""What a user writes: a Task, and the Context it runs in. PyTorch only; nothing of Ray."""
+
+import random
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset, DistributedSampler
+
+
+@dataclass
+class Context:
+    """Where a Task runs: its rank, its device, and the few helpers that differ between 1 and N ranks.
+
+    Every helper works with no process group too, so a Task runs unchanged in one plain process:
+    ``MyTask(config, Context())``.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    max_epochs: int = 1
+    """Epochs of a full trial: what a learning-rate schedule spans, however early the trial stops."""
+    epoch: int = 0
+    """Epochs already finished."""
+    cache_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "tuner-cache")
+    """Shared by all trials and ranks of a node, and kept between runs."""
+    log_dir: Path | None = None
+    """Where rank 0 logs; None on the other ranks."""
+    _samplers: list[DistributedSampler[Any]] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def writer(self) -> Any:
+        """A ``tensorboardX.SummaryWriter`` on rank 0 of a run, ``None`` elsewhere.
+
+        Its file is begun on first use.
+        """
+        if self.log_dir is None:
+            return None
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self.log_dir), filename_suffix=".rank0")
+
+    def parallel(self, model: nn.Module, **options: Any) -> nn.Module:
+        """Move ``model`` to the device and, where there are several ranks, wrap it in DDP.
+
+        ``options`` go to :class:`torch.nn.parallel.DistributedDataParallel`. A model with nothing
+        to train is returned unwrapped: DDP refuses it.
+        """
+        model = model.to(self.device)
+        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
+            return model
+        if self.device.type == "cuda":
+            options.setdefault("device_ids", [self.device])
+        return DistributedDataParallel(model, **options)
+
+    def sampler(self, dataset: Dataset[Any], *, shuffle: bool = True) -> DistributedSampler[Any]:
+        """A training sampler: this rank's share of ``dataset``, reshuffled every epoch.
+
+        It pads the last round so that every rank takes the same number of steps; for evaluation,
+        where each example must count once, use :meth:`shard`.
+        """
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            dataset, self.world_size, self.rank, shuffle=shuffle, seed=self.seed
+        )
+        sampler.set_epoch(self.epoch)
+        self._samplers.append(sampler)
+        return sampler
+
+    def shard(self, length: int) -> range:
+        """The indices out of ``length`` that this rank evaluates: each index on exactly one rank."""
+        return range(self.rank, length, self.world_size)
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """This rank's part of the effective (global) ``batch_size``.
+
+        Raises:
+            ValueError: ``batch_size`` does not divide evenly over the ranks.
+
+        """
+        if batch_size % self.world_size:
+            raise ValueError(
+                f"batch_size is {batch_size}, but the trial has {self.world_size} ranks: it must be "
+                f"a multiple of {self.world_size}"
+            )
+        return batch_size // self.world_size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add ``values`` (any shape) over all ranks; every rank gets the result."""
+        if self.world_size > 1:
+            values = values.to(self.device, copy=True)
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, total: float | Tensor, count: float) -> float:
+        """The mean over all ranks of a quantity whose local sum is ``total`` over ``count`` items."""
+        local = torch.tensor([float(total), float(count)], dtype=torch.float64)
+        if self.device.type == "mps":  # no float64 there
+            local = local.float()
+        summed, counted = self.sum(local).tolist()
+        return summed / counted if counted else float("nan")
+
+    def start_epoch(self, epoch: int) -> None:
+        """Seed every random generator from (seed, epoch, rank) and reshuffle the samplers.
+
+        Called before each epoch. A resumed trial therefore draws what it would have drawn, and a
+        checkpoint needs no generator state.
+        """
+        self.epoch = epoch
+        seed = int(
+            np.random.SeedSequence([self.seed, epoch, self.rank]).generate_state(1, np.uint32)[0]
+        )
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - a Task may draw from numpy's global generator
+        torch.manual_seed(seed)
+        for sampler in self._samplers:
+            sampler.set_epoch(epoch)
+
+    def close(self) -> None:
+        """Close the writer, where one was used."""
+        if writer := self.__dict__.pop("writer", None):
+            writer.close()
+
+
+class Task(ABC):
+    """A training task: build in ``__init__``, then one ``train_epoch`` and ``evaluate`` an epoch.
+
+    Every rank holds an instance and calls the same methods in the same order. Metrics are plain
+    numbers; those that rank 0 returns are reported, so reduce them with ``context.mean``.
+
+    A Task may define ``Config``, a pydantic model: it is then built from the experiment's settings
+    and the trial's hyperparameters, and passed as ``config``. Without one, ``config`` is a dict.
+    """
+
+    Config: ClassVar[type[Any] | None] = None
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    @abstractmethod
+    def train_epoch(self) -> Mapping[str, float]:
+        """Train for one epoch; return metrics."""
+
+    @abstractmethod
+    def evaluate(self) -> Mapping[str, float]:
+        """Evaluate after an epoch; return metrics, among them the one that is searched on."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changed: tensors, numbers, strings, and dicts and lists of them.
+
+        Called on rank 0 only, so without collectives.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned. Called on every rank."""
+
+    def close(self) -> None:  # noqa: B027 - most Tasks hold nothing beyond memory
+        """Release files and processes. The ranks themselves stay for the next trial."""
+
+    @classmethod
+    def check(cls, config: Any, world_size: int) -> None:  # noqa: B027
+        """Refuse, before anything starts, a configuration that cannot run.
+
+        Raises:
+            ValueError: with a message that names the key, the value and what must hold.
+
+        """
+
+    @classmethod
+    def export(cls, config: Any, state: dict[str, Any], directory: Path) -> None:  # noqa: B027
+        """Write into ``directory`` what :meth:`load` needs to predict.
+
+        ``state`` is the best trial's :meth:`state_dict`. The default writes nothing more than what
+        is there already: the checkpoint and the configuration.
+        """
+
+    @classmethod
+    def load(cls, directory: Path) -> nn.Module:
+        """Load the model that :meth:`export` wrote, in eval mode.
+
+        Raises:
+            ValueError: this Task exports no model.
+
+        """
+        raise ValueError(f"{cls.__name__} defines no load(): {directory} holds only its checkpoint")

@@ -1,0 +1,139 @@
+"""Progress: a live table in a terminal, one line a change elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tuner.search.search import Event, Search
+from tuner.search.trial import Status, Trial
+
+ROWS = 8
+"""Trials that the table shows."""
+SECONDS_BETWEEN_LINES = 2.0
+"""Elsewhere than in a terminal, results come at most so often; starts and ends of trials always."""
+
+
+class Progress:
+    """Shows a search as it goes. Use it as a context, and subscribe it to the search."""
+
+    def __init__(self, search: Search, terminal: TextIO, slots: int) -> None:
+        self.console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        self._search, self._slots = search, slots
+        self._live: Live | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self._table, console=self.console, refresh_per_second=2,
+                redirect_stdout=False, redirect_stderr=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event, search: Search) -> None:
+        """Say what changed, where no table does."""
+        if self._live is not None or "trial" not in event:
+            return
+        line = _line(event, search)
+        if event["event"] == "result":
+            if time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
+                return
+            self._last_line = time.monotonic()
+        if line:
+            self.console.print(Text(line))
+
+    def _table(self) -> Group:
+        search = self._search
+        table = Table(box=None, pad_edge=False)
+        for heading in ("trial", "state", "epoch", search.metric, "hyperparameters"):
+            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        for trial in _most_telling(search):
+            table.add_row(*_row(trial, search))
+        return Group(Text(headline(search, self._slots)), table)
+
+
+def headline(search: Search, slots: int) -> str:
+    """Where the search stands, in a line."""
+    counts = {status: 0 for status in Status}
+    for trial in search.trials:
+        counts[trial.status] += 1
+    parts = [f"{len(search.trials)}/{search.num_trials} trials"]
+    parts += [f"{count} {status}" for status, count in counts.items() if count]
+    parts += [f"{search.epochs_done} epochs", f"slots {len(search.active)}/{slots}"]
+    if search.best:
+        parts.append(f"best {search.metric} {search.value(search.best.best_loss):.4f}")
+    return " · ".join([*parts, duration(search.elapsed)])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 3 min 05 s or 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+
+
+def describe(config: dict[str, Any]) -> str:
+    """Hyperparameters in a line, numbers short."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in config.items()
+    )
+
+
+def _most_telling(search: Search) -> list[Trial]:
+    """What runs, then the best of the rest."""
+    active = search.active
+    rest = [t for t in search.trials if t.results and t not in active]
+    rest.sort(key=lambda t: t.best_loss)
+    return [*active[:ROWS], *rest[: max(0, ROWS - len(active))]]
+
+
+def _row(trial: Trial, search: Search) -> tuple[str, ...]:
+    value = f"{search.value(trial.best_loss):.4f}" if trial.results else ""
+    epoch = f"{trial.epoch}/{trial.target}"
+    return str(trial.number), str(trial.status), epoch, value, describe(trial.config)
+
+
+def _line(event: Event, search: Search) -> str:
+    trial = search.trials[event["trial"]]
+    name = f"trial {trial.number}"
+    match event["event"]:
+        case "start":
+            return f"{name} started, to epoch {trial.target}: {describe(trial.config)}"
+        case "result":
+            value = event["metrics"][search.metric]
+            return f"{name} epoch {event['epoch']}: {search.metric} {value:.4f}   [{_best(search)}]"
+        case "resume":
+            return f"{name} goes on to epoch {trial.target}"
+        case "restart":
+            return f"{name} is taken up again from epoch {(trial.checkpoint or (0,))[0]}"
+        case "interrupt":
+            return f"{name} lost its process: {event['error']['message'].splitlines()[0]}"
+        case "fail":
+            return f"{name} failed: {event['error']['message'].splitlines()[0]}"
+        case "complete" | "end":
+            return f"{name} completed at epoch {trial.epoch}: {search.metric} {search.value(trial.best_loss):.4f}"
+    return ""
+
+
+def _best(search: Search) -> str:
+    if search.best is None:
+        return "nothing yet"
+    return f"best {search.value(search.best.best_loss):.4f}, trial {search.best.number}"

@@ -1,0 +1,60 @@
+"""What a run came to, for the terminal."""
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+
+from tuner.callbacks.console import describe, duration
+from tuner.run import Summary
+from tuner.search.trial import Status
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the best configuration, the counts, and where things lie."""
+    console = Console(highlight=False, soft_wrap=True)
+    search = summary.search
+    states = Counter(str(trial.status) for trial in search.trials)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    console.print(
+        f"{len(search.trials)} trials ({counts}), {search.epochs_done} epochs, "
+        f"{search.promotions} promotions in {duration(search.seconds)}"
+    )
+    if search.halted:
+        console.print(f"ended early: {escape(search.halted)}")
+    if summary.slots:
+        console.print(f"trial actors started: {summary.actors}, slots: {summary.slots}")
+    _print_model(console, summary)
+    _print_failures(console, summary)
+    if best := search.best:
+        console.print(
+            f"best {search.metric}: {search.value(best.best_loss):.4f}, trial {best.number} "
+            f"epoch {best.best_epoch}: {escape(describe(best.config))}"
+        )
+    if summary.best:
+        console.print(f"best model: {escape(str(summary.best))}")
+
+
+def _print_model(console: Console, summary: Summary) -> None:
+    """What the model did and was told, where the search has one."""
+    search = summary.search
+    swallowed = getattr(search.sampler, "swallowed", None)
+    if swallowed is None:
+        return
+    picks = sum(trial.origin == "model" for trial in search.trials)
+    told = ", ".join(
+        f"{search.sampler.told[budget]} of {count} at epoch {budget}"
+        for budget, count in sorted(search.reached.items())
+    )
+    console.print(f"model: {picks} picks; told {told}; {swallowed} exceptions swallowed")
+
+
+def _print_failures(console: Console, summary: Summary) -> None:
+    failed = [t for t in summary.search.trials if t.status is Status.FAILED and t.error]
+    if failed:
+        first = failed[0].error
+        assert first is not None
+        console.print(
+            f"{len(failed)} failed, the first (trial {failed[0].number}) with {first['type']}: "
+            f"{escape(str(first['message']).splitlines()[0])}"
+        )

@@ -1,0 +1,66 @@
+"""Scalars and hyperparameters of every trial, through tensorboardX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+from tuner.search.search import Event, Search
+
+
+class TensorBoard:
+    """One event file a trial and session, ``<run>/trial_NNNN/events.out.tfevents.*``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[int, Any] = {}
+
+    def __call__(self, event: Event, search: Search) -> None:
+        """Write what a result brings; close the file where a trial leaves its slot."""
+        number = event.get("trial", -1)
+        if event["event"] == "result":
+            self._log(number, event, search)
+        elif event["event"] in ("pause", "close", "fail"):
+            self._close(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number in list(self._writers):
+            self._close(number)
+
+    def _log(self, number: int, event: Event, search: Search) -> None:
+        trial = search.trials[number]
+        writer = self._writers.get(number)
+        if writer is None:
+            folder = self._folder / f"trial_{number:04d}"
+            writer = self._writers[number] = SummaryWriter(str(folder), flush_secs=10)
+            if len(trial.results) == 1:
+                _add_hparams(writer, trial.config, event["metrics"])
+        for name, value in event["metrics"].items():
+            writer.add_scalar(name, value, event["epoch"], walltime=event["time"])
+        writer.flush()
+
+    def _close(self, number: int) -> None:
+        if writer := self._writers.pop(number, None):
+            writer.close()
+
+
+def _add_hparams(writer: Any, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Name the hyperparameters and, as metrics, the tags of the scalars.
+
+    ``SummaryWriter.add_hparams`` would open a second event file and write the metrics once more.
+    """
+    values = {k: v if isinstance(v, str | int | float) else str(v) for k, v in config.items()}
+    experiment, session_start, _ = hparams(values, dict(metrics))
+    writer.file_writer.add_summary(experiment)
+    writer.file_writer.add_summary(session_start)

@@ -1,0 +1,13 @@
+"""Errors that end a command, each with the exit code that the shell sees."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that names the key, the value, the rule, the remedy."""
+
+    exit_code = 1
+
+
+class InterruptedRunError(UserError):
+    """The run was stopped from outside; its state is saved and the message says how to resume."""
+
+    exit_code = 130

@@ -1,0 +1,257 @@
+"""The experiment: one YAML file as one frozen model."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tuner.errors import UserError
+from tuner.search import SearchSettings
+
+Frozen = ConfigDict(extra="forbid", frozen=True)
+
+
+def _seconds(value: Any) -> Any:
+    """``90``, ``"90s"``, ``"45m"``, ``"2h"`` or ``"1h30m"`` as seconds."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", value)
+    if not value or not match:
+        raise ValueError("a duration looks like 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
+class Resources(BaseModel):
+    """What one trial gets, and how many run at once."""
+
+    model_config = Frozen
+
+    gpus_per_trial: float = Field(
+        0, ge=0, description="N: DDP over N GPUs; below 1: one rank on a shared GPU; 0: CPUs, gloo"
+    )
+    workers_per_trial: int | None = Field(
+        None, ge=1, description="DDP ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
+    )
+    cpus_per_worker: float = Field(1, gt=0, description="CPU cores, and torch threads, of a rank")
+    max_concurrent_trials: int | None = Field(
+        None, ge=1, description="slots; null: as many as the cluster holds"
+    )
+    max_failures: int = Field(
+        3, ge=0, description="times a trial is taken up again after a process was lost"
+    )
+    accelerator_type: str | None = Field(None, description="a Ray accelerator type, such as A100")
+
+    def bundles(self) -> list[dict[str, float]]:
+        """One resource bundle a rank, as Ray takes them."""
+        gpus = self.gpus_per_trial
+        ranks = max(1, int(gpus)) if gpus else self.workers_per_trial or 1
+        bundle: dict[str, float] = {"CPU": self.cpus_per_worker}
+        if gpus:
+            bundle["GPU"] = 1.0 if gpus >= 1 else gpus
+        if self.accelerator_type:
+            bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001
+        return [dict(bundle) for _ in range(ranks)]
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse what no placement can meet.
+
+        Raises:
+            ValueError: a fraction of GPUs above one.
+
+        """
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+            raise ValueError(
+                f"gpus_per_trial is {self.gpus_per_trial}: above 1 it must be a whole number"
+            )
+        if self.gpus_per_trial and self.workers_per_trial not in (
+            None,
+            max(1, int(self.gpus_per_trial)),
+        ):
+            raise ValueError(
+                f"workers_per_trial is {self.workers_per_trial} and gpus_per_trial is "
+                f"{self.gpus_per_trial:g}: with GPUs there is one rank a GPU; leave "
+                "workers_per_trial out"
+            )
+
+
+class Stop(BaseModel):
+    """What ends a search, or a trial, early."""
+
+    model_config = Frozen
+
+    time_budget: Seconds | None = Field(
+        None, description="of the whole search, in seconds or as 2h, 45m; epochs under way finish"
+    )
+    target: float | None = Field(None, description="the search ends once the metric is this good")
+    plateau_epochs: int | None = Field(
+        None, ge=1, description="a trial ends after so many epochs without a better result"
+    )
+
+
+class Experiment(BaseModel):
+    """What to tune, over what, how, and on what."""
+
+    model_config = Frozen
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="the run's folder: letters, digits, dots, dashes",
+    )
+    trainable: str = Field(
+        "image_classification",
+        description="a built-in name, or package.module:Class (a Task or a ray.tune.Trainable)",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="fixed settings of the trainable"
+    )
+    search_space: str | dict[str, Any] = Field(
+        "fine_tune", description="a built-in name, a path, package.module:function, or inline"
+    )
+    search: SearchSettings = Field(default_factory=lambda: SearchSettings())
+    resources: Resources = Field(default_factory=lambda: Resources())
+    stop: Stop = Field(default_factory=lambda: Stop())
+    storage: str = Field("./runs", description="the folder that holds the run folders")
+    cache: str = Field(
+        "~/.cache/tuner", description="a folder a node for decoded data, shared by all runs"
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return Path(self.storage).expanduser().resolve() / self.name
+
+
+def builtin_experiments() -> dict[str, Path]:
+    """The ready files, by name."""
+    folder = Path(str(files("tuner") / "experiments"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_experiment(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read an experiment file, or a built-in one by its name.
+
+    Args:
+        source: a path, or a name from :func:`builtin_experiments`.
+        overrides: dotted path -> value, as ``search.num_trials`` -> ``8``.
+
+    Raises:
+        UserError: the file cannot be read, or what it says is not an experiment.
+
+    """
+    path = Path(source)
+    if not path.suffix and str(source) in builtin_experiments():
+        path = builtin_experiments()[str(source)]
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        names = ", ".join(builtin_experiments())
+        raise UserError(
+            f"experiment file {str(source)!r} cannot be read ({error.strerror}); give a path to a "
+            f"YAML file, or one of: {names}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {type(values).__name__}, not a mapping of keys to values")
+    return make_experiment(values, overrides or {}, where=str(path))
+
+
+def make_experiment(
+    values: dict[str, Any], overrides: Mapping[str, Any], where: str = "the experiment"
+) -> Experiment:
+    """An experiment from a nested dict and dotted overrides.
+
+    Raises:
+        UserError: names the first key that is wrong, the value got, and what must hold.
+
+    """
+    for dotted, value in overrides.items():
+        _override(values, dotted, value)
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, Experiment)}") from error
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``key.path=value`` with the value read as YAML.
+
+    Raises:
+        UserError: there is no ``=``, or the value is no YAML.
+
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes key=value, such as search.num_trials=8; got {text!r}")
+    try:
+        return key.strip(), yaml.load(value, _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}: {value!r} is not valid YAML") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first mistake that pydantic found, as one line: key, value got, what must hold."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the whole"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1]) if model else []
+        name = str(first["loc"][-1])
+        near = difflib.get_close_matches(name, known, n=3) or known
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"unknown key {key}{hint}{more}"
+    if first["type"] == "missing":
+        return f"{key} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return f"{key}: {message}{more}"
+    return f"{key} is {first['input']!r}: {message}{more}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _override(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, key = dotted.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {dotted}: {parent} is {inner!r}, which holds no keys")
+        values = inner
+    values[key] = value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice, and reads 1e-3 as the number it is."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is given twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+

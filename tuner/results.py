@@ -1,0 +1,172 @@
+"""What a run leaves: the best model, the table of trials, and how to repeat it."""
+
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import UserError
+from tuner.experiment import Experiment
+from tuner.search.search import Search
+from tuner.search.trial import Trial
+from tuner.trainable import Trainable, resolve_trainable
+
+PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
+
+
+def write_best(search: Search, experiment: Experiment, trainable: Trainable) -> Path | None:
+    """Write ``best/`` anew from the best checkpoint that was saved; None where there is none.
+
+    The folder appears whole: it is written beside and renamed.
+    """
+    found = best_checkpoint(search)
+    if found is None:
+        return None
+    trial, epoch = found
+    folder = experiment.folder / "best"
+    beside = folder.with_name(f".best.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    config = {**experiment.settings, **trial.config}
+    _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
+    metrics = {"trial": trial.number, "epoch": epoch, "metrics": trial.results[epoch]}
+    (beside / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if path := trial.checkpoints.get(epoch):
+        _write_model(trainable, config, Path(path), beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def best_checkpoint(search: Search) -> tuple[Trial, int] | None:
+    """The best (trial, epoch), among those whose checkpoint is kept where any is."""
+    if search.best is None:
+        return None
+    kept = [
+        (search.sign * trial.results[epoch][search.metric], trial.number, trial, epoch)
+        for trial in search.trials
+        for epoch in trial.checkpoints
+        if epoch in trial.results
+    ]
+    if not kept:
+        return search.best, search.best.best_epoch
+    _, _, trial, epoch = min(kept, key=lambda k: k[:2])
+    return trial, epoch
+
+
+def _write_model(
+    trainable: Trainable, config: Mapping[str, Any], checkpoint: Path, folder: Path
+) -> None:
+    shutil.copytree(checkpoint, folder / "checkpoint")
+    if not trainable.is_task:
+        return
+    from trainables.checkpoint import load_state
+    from trainables.rank import build_config
+
+    state = load_state(checkpoint)["task"]
+    if export := getattr(trainable.cls, "export", None):
+        export(build_config(trainable.cls, config), state, folder)
+
+
+def load_model(path: str | Path) -> Any:
+    """The model in a ``best/`` folder, in eval mode.
+
+    Of code, only the module that the folder's ``config.yaml`` names as trainable is imported: load
+    no folder from someone you would not run code of.
+
+    Raises:
+        UserError: the folder holds no model.
+
+    """
+    folder = Path(path)
+    if (folder / "best").is_dir():
+        folder = folder / "best"
+    try:
+        described = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        name = described["trainable"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no model ({error}); give the best/ folder of a run, or the run's folder"
+        ) from error
+    trainable = resolve_trainable(name)
+    load = getattr(trainable.cls, "load", None)
+    if not trainable.is_task or load is None:
+        raise UserError(f"{folder}: {name} defines no load(), so there is no model to load")
+    try:
+        return load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: the model cannot be loaded: {error}") from error
+
+
+def write_trials(search: Search, path: Path) -> None:
+    """One row a trial: number, state, epochs, origin, hyperparameters, the metrics at its best."""
+    hyperparameters = _names(trial.config for trial in search.trials)
+    metrics = _names(trial.results.get(trial.best_epoch, {}) for trial in search.trials)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["trial", "state", "epochs", "best_epoch", "origin", *hyperparameters, *metrics, "error"]
+        )
+        for trial in search.trials:
+            best = trial.results.get(trial.best_epoch, {})
+            writer.writerow(
+                [
+                    trial.number,
+                    trial.status,
+                    trial.epoch,
+                    trial.best_epoch if trial.results else "",
+                    trial.origin,
+                    *(trial.config.get(name, "") for name in hyperparameters),
+                    *(best.get(name, "") for name in metrics),
+                    trial.error["message"].splitlines()[0] if trial.error else "",
+                ]
+            )
+    beside.replace(path)
+
+
+def write_environment(folder: Path) -> None:
+    """What is needed to repeat the run: versions, the machine, the git commit and what differs."""
+    facts = {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD"),
+    }
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    if diff := _git("diff", "HEAD"):
+        (folder / "git.diff").write_text(diff + "\n")
+
+
+def write_experiment(experiment: Experiment) -> None:
+    """The experiment as it runs, defaults and overrides filled in."""
+    _write_yaml(experiment.folder / "experiment.yaml", experiment.model_dump(mode="json"))
+
+
+def _names(mappings: Any) -> list[str]:
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+
+
+def _git(*command: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed commands
+            ["git", *command],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

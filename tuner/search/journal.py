@@ -1,0 +1,96 @@
+"""The append-only record of a search: one JSON object a line, and the only state that is kept."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tuner.errors import UserError
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """Events in a file, each written whole before the search acts on it.
+
+    A line that was cut off when the process died is dropped on opening: it was never acted on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = _read(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, event: Event) -> None:
+        """Write one event; it survives the death of this process."""
+        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; the journal can be opened again."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MemoryJournal:
+    """A journal that is not kept: for simulations and plans."""
+
+    def __init__(self, events: list[Event] | None = None) -> None:
+        self.events = events or []
+        self.written: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        """Keep one event in memory."""
+        self.written.append(event)
+
+
+class NoJournal:
+    """Remembers nothing: for simulations too long to record."""
+
+    events: tuple[Event, ...] = ()
+
+    def append(self, event: Event) -> None:
+        """Drop the event."""
+
+
+def read_journal(path: Path) -> Iterator[Event]:
+    """The events of a journal that another process may be writing; the file is left as it is.
+
+    Raises:
+        UserError: a line that is not the last one is no JSON object.
+
+    """
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines):
+            return  # what follows the last newline: nothing, or an event still being written
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise UserError(
+                f"{path}: line {number} is no JSON ({error}); the journal was damaged from outside"
+            ) from error
+        if not isinstance(event, dict) or "event" not in event:
+            raise UserError(f"{path}: line {number} is no event; the journal was damaged")
+        yield event
+
+
+def _read(path: Path) -> list[Event]:
+    if not path.exists():
+        return []
+    events = list(read_journal(path))
+    with path.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+    return events

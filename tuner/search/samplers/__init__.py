@@ -1,0 +1,1 @@
+"""Samplers: which configuration next. One a file; see :class:`tuner.search.search.Sampler`."""

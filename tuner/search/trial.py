@@ -1,0 +1,68 @@
+"""The records a search is made of: a trial, its status, and what to do with it next."""
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    """Ran as far as the search wanted: to max_epochs, or to where it ended by itself."""
+    STOPPED = "stopped"
+    """Paused at a rung and not promoted, or cut off when the whole search was halted."""
+    FAILED = "failed"
+
+
+class Decision(StrEnum):
+    """What a running trial does after a report."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+@dataclass
+class Trial:
+    """One configuration on its way.
+
+    ``target`` is the epoch at which the search decides about it next, ``loss`` the metric at the
+    last reported epoch, turned so that less is better.
+    """
+
+    number: int
+    config: dict[str, Any]
+    origin: str
+    """Who proposed it: default, grid, random or model."""
+    target: int
+    bracket: int = 0
+    slot: int = 0
+    status: Status = Status.RUNNING
+    epoch: int = 0
+    loss: float = math.inf
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    results: dict[int, dict[str, float]] = field(default_factory=dict)
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    """Epoch -> where its checkpoint lies; only those that are kept."""
+    attempts: int = 1
+    """Times it was put on a slot from nothing or from a checkpoint after a fault."""
+    faults: int = 0
+    error: dict[str, Any] | None = None
+
+    @property
+    def checkpoint(self) -> tuple[int, str] | None:
+        """The latest kept checkpoint: its epoch and path."""
+        if not self.checkpoints:
+            return None
+        epoch = max(self.checkpoints)
+        return epoch, self.checkpoints[epoch]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the trial could still go on."""
+        return self.status in (Status.RUNNING, Status.PAUSED)

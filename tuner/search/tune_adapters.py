@@ -1,0 +1,403 @@
+"""A search behind Ray Tune's Searcher and TrialScheduler. The only file that knows Tune's inside.
+
+Who tells what (Ray 2.60, ``TuneController``): results come to the scheduler's ``on_trial_result``;
+those that carry ``done`` skip it and come with its ``on_trial_complete``; final failures come to
+the searcher's ``on_trial_complete(error=True)``, just after the scheduler's ``on_trial_error``.
+
+Tune's own retries, its experiment state and its limit of concurrent trials stay unused: a lost
+trial is started again from its journalled checkpoint, as a new Tune trial, by the search.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ray.exceptions import RayTaskError
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint, PlacementGroupFactory
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.utils.object_cache import _ObjectCache
+
+from trainables.distributed import RankLostError
+from tuner.errors import UserError
+from tuner.search.search import Search
+from tuner.search.trial import Decision, Status, Trial
+
+AUTOFILLED = {
+    "done",
+    "iterations_since_restore",
+    "pid",
+    "should_checkpoint",
+    "time_since_restore",
+    "time_this_iter_s",
+    "time_total_s",
+    "timestamp",
+    "training_iteration",
+}
+"""What Tune adds to every result; the search keeps the epoch and its seconds."""
+
+DECISIONS = {
+    Decision.CONTINUE: TrialScheduler.CONTINUE,
+    Decision.PAUSE: TrialScheduler.PAUSE,
+    Decision.STOP: TrialScheduler.STOP,
+}
+
+
+class SlotResources(PlacementGroupFactory):  # type: ignore[misc]
+    """The bundles of a trial on one slot.
+
+    Equal only to its own slot's: Tune reuses an actor for a trial whose resources are equal, so a
+    slot's actor is lent to the next trial of that slot, and none is torn down for another's sake.
+    """
+
+    def __init__(self, bundles: list[dict[str, float]], slot: int, strategy: str = "PACK") -> None:
+        super().__init__(bundles, strategy=strategy)
+        self.slot = slot
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SlotResources) and self.slot == other.slot
+
+    def __hash__(self) -> int:
+        return hash((SlotResources, self.slot))
+
+
+class WarmActors(_ObjectCache):  # type: ignore[misc]
+    """Tune's cache of idle actors, keeping all of them: there are never more than slots."""
+
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        """Keep the actor until a trial of its slot wants it."""
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        return True
+
+    def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
+        """Give actors up only when nothing more can run."""
+        if force_all:
+            yield from super().flush_cached_objects(force_all=True)
+
+
+@dataclass
+class _Slot:
+    """A place for one trial at a time. Between assignment and start it has no Tune trial yet."""
+
+    index: int
+    trial: Trial | None = None
+    tune_trial: TuneTrial | None = None
+
+    @property
+    def free(self) -> bool:
+        if self.trial is None:
+            return True
+        return self.tune_trial is not None and self.tune_trial.status not in (
+            TuneTrial.PENDING,
+            TuneTrial.RUNNING,
+        )
+
+
+class TuneBridge:
+    """What the adapters share: the search, the slots, and which Tune trial stands for which trial.
+
+    Args:
+        search: the state machine.
+        bundles: resources of a trial, one bundle a rank.
+        slots: how many trials run at once.
+        make_config: what Tune hands to the trainable for a trial.
+        time_budget: seconds, over all sessions, after which running trials end with their epoch.
+
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        bundles: list[dict[str, float]],
+        slots: int,
+        make_config: Callable[[Trial], dict[str, Any]],
+        time_budget: float | None = None,
+    ) -> None:
+        self.search, self.bundles, self.make_config = search, bundles, make_config
+        self.slots = slots
+        self.time_budget = time_budget
+        self.problem: UserError | None = None
+        """Why the search was halted, where that is the user's to mend."""
+        self.actors: set[str] = set()
+        """Ids of the trial actors that were started."""
+        self._slots = [_Slot(index) for index in range(slots)]
+        self._starting: list[_Slot] = []
+        self._resuming: list[_Slot] = []
+        self._by_id: dict[str, _Slot] = {}
+        self._trials: dict[str, Trial] = {}
+        self._live: dict[int, TuneTrial] = {}
+        """Number -> its Tune trial, while that is pending, running or paused."""
+        self._errors: dict[str, tuple[bool, dict[str, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its settings into the run folder, but nobody reads them back."""
+        return {}
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Itself: Tune copies its settings, :meth:`dirname` among them, for every trial."""
+        return self
+
+    def trial_of(self, tune_trial: TuneTrial) -> Trial:
+        """The search's trial that a Tune trial stands for."""
+        return self._trials[tune_trial.trial_id]
+
+    def dirname(self, tune_trial: TuneTrial) -> str:
+        """A short folder name; every attempt has its own, so that no checkpoint is overwritten."""
+        trial = self.trial_of(tune_trial)
+        attempt = f"_{trial.attempts}" if trial.attempts > 1 else ""
+        return f"trial_{trial.number:04d}{attempt}"
+
+    # -- slots --------------------------------------------------------------------------------------
+
+    def fill_slots(self) -> None:
+        """Give every free slot the search's next job."""
+        if self.time_budget is not None and self.search.elapsed > self.time_budget:
+            self.search.halt(f"time budget of {self.time_budget:.0f} s used up")
+        for slot in self._slots:
+            if slot.free:
+                slot.trial, slot.tune_trial = self.search.next_job(slot.index), None
+                if slot.trial is None:
+                    return
+                paused = slot.trial.number in self._live
+                (self._resuming if paused else self._starting).append(slot)
+
+    def start_next(self, trial_id: str) -> Trial | None:
+        """A trial that needs a new Tune trial, from now on known by ``trial_id``."""
+        if not self._starting:
+            return None
+        slot = self._starting.pop(0)
+        assert slot.trial is not None
+        self._by_id[trial_id], self._trials[trial_id] = slot, slot.trial
+        return slot.trial
+
+    def added(self, tune_trial: TuneTrial) -> None:
+        """Put a new Tune trial on its slot, with the checkpoint that it goes on from."""
+        slot = self._by_id.pop(tune_trial.trial_id, None)
+        if slot is None:  # Tune retries it by itself, after a preemption
+            return
+        assert slot.trial is not None
+        slot.tune_trial = self._live[slot.trial.number] = tune_trial
+        tune_trial.update_resources(SlotResources(self.bundles, slot.index))
+        if slot.trial.checkpoint:
+            epoch, path = slot.trial.checkpoint
+            checkpoint = Checkpoint(path, filesystem=tune_trial.storage.storage_filesystem)
+            tune_trial.on_checkpoint(_TrainingResult(checkpoint, {"training_iteration": epoch}))
+
+    def resume_next(self) -> TuneTrial | None:
+        """A paused Tune trial that is due to go on, once its checkpoint is saved."""
+        for slot in list(self._resuming):
+            assert slot.trial is not None
+            tune_trial = self._live.get(slot.trial.number)
+            if tune_trial is None:  # lost while it was saved: the search queues it anew
+                self._resuming.remove(slot)
+                slot.trial = None
+            elif tune_trial.status == TuneTrial.PAUSED:
+                self._resuming.remove(slot)
+                for left in self._slots:
+                    if left.tune_trial is tune_trial:
+                        left.trial = left.tune_trial = None
+                slot.tune_trial = tune_trial
+                tune_trial.update_resources(SlotResources(self.bundles, slot.index))
+                return tune_trial
+        return None
+
+    def unwanted(self) -> list[TuneTrial]:
+        """Paused Tune trials that will never go on."""
+        if self.search.finished:
+            self.search.finish()
+        return [
+            tune_trial
+            for number, tune_trial in self._live.items()
+            if tune_trial.status == TuneTrial.PAUSED
+            and self.search.trials[number].status is Status.STOPPED
+        ]
+
+    # -- what trials tell -----------------------------------------------------------------------------
+
+    def reported(self, tune_trial: TuneTrial, result: Mapping[str, Any], *, ended: bool) -> str:
+        """Pass a result on; ``ended`` where the trainable said by itself that it is done."""
+        trial = self.trial_of(tune_trial)
+        if failure := _below(result, "failure/"):
+            self.search.fail(trial.number, failure)
+            return str(TrialScheduler.STOP)
+        metrics = _metrics(result)
+        epoch = int(result["training_iteration"])
+        if self.search.metric not in metrics:
+            names = ", ".join(sorted(set(metrics) - {"seconds"})) or "none"
+            self.problem = UserError(
+                f"search.metric is {self.search.metric!r}, which the trainable does not report; "
+                f"it reports: {names}"
+            )
+            self.search.halt(str(self.problem))
+            return str(TrialScheduler.STOP)
+        return str(DECISIONS[self.search.report(trial.number, epoch, metrics, ended=ended)])
+
+    def left(self, tune_trial: TuneTrial) -> None:
+        """A Tune trial has ended well."""
+        self._live.pop(self.trial_of(tune_trial).number, None)
+        self._delete(tune_trial, self.search.close(self.trial_of(tune_trial).number))
+
+    def erred(self, tune_trial: TuneTrial) -> None:
+        """Note why a Tune trial fails; whether for good is told by :meth:`failed`."""
+        self._errors[tune_trial.trial_id] = _read_error(tune_trial)
+
+    def failed(self, trial_id: str) -> None:
+        """A Tune trial has failed for good: the fault of its configuration, or a lost process."""
+        trial = self._trials[trial_id]
+        self._live.pop(trial.number, None)
+        lost, error = self._errors.pop(trial_id, (True, {"type": "Lost", "message": "no reason"}))
+        (self.search.interrupt if lost else self.search.fail)(trial.number, error)
+
+    def saved(self, tune_trial: TuneTrial, checkpoint: Checkpoint) -> None:
+        """A checkpoint of the latest result lies in the storage."""
+        epoch = int(tune_trial.last_result.get("training_iteration", 0))
+        number = self.trial_of(tune_trial).number
+        self._delete(tune_trial, self.search.checkpointed(number, epoch, checkpoint.path))
+
+    @staticmethod
+    def _delete(tune_trial: TuneTrial, paths: list[str]) -> None:
+        for path in paths:
+            tune_trial.storage.storage_filesystem.delete_dir(path)
+
+
+class SearchAdapter(Searcher):  # type: ignore[misc]
+    """Tune's Searcher: starts trials, and hears of those that failed."""
+
+    def __init__(self, bridge: TuneBridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A configuration for a free slot; None while no slot is; FINISHED when nothing more can."""
+        self._bridge.fill_slots()
+        if trial := self._bridge.start_next(trial_id):
+            return self._bridge.make_config(trial)
+        return str(Searcher.FINISHED) if self._bridge.search.finished else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Hear of final failures; good ends come through the scheduler, with their results."""
+        del result
+        if error:
+            self._bridge.failed(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The journal has it all."""
+
+
+class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
+    """Tune's TrialScheduler: passes results on and resumes what the search promotes."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, bridge: TuneBridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Put the trial on its slot, before Tune looks for an actor for it."""
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        if not isinstance(controller._actor_cache, WarmActors):  # noqa: SLF001
+            controller._actor_cache = WarmActors()  # noqa: SLF001 - Tune's own drops warm actors
+        self._bridge.added(trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """What the search decides."""
+        del tune_controller
+        return self._bridge.reported(trial, result, ended=False)
+
+    def on_trial_complete(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
+        """The end of a running trial, with its last result: new, where the trainable was done."""
+        del tune_controller
+        if result.get("training_iteration"):
+            self._bridge.reported(trial, result, ended=True)
+        self._bridge.left(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Note the reason."""
+        del tune_controller
+        self._bridge.erred(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """A paused trial was stopped."""
+        del tune_controller
+        self._bridge.left(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """A promoted trial. Tune starts pending ones without asking."""
+        for trial in self._bridge.unwanted():
+            tune_controller.stop_trial(trial)
+        self._bridge.fill_slots()
+        return self._bridge.resume_next()
+
+    def debug_string(self) -> str:
+        """Nothing: the console reads the search."""
+        return ""
+
+
+class TrialWatcher(Callback):  # type: ignore[misc]
+    """Tells the search of checkpoints, and counts the actors that trials were started on."""
+
+    def __init__(self, bridge: TuneBridge) -> None:
+        self._bridge = bridge
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        """Count the actor, if it is new."""
+        del iteration, trials, info
+        self._bridge.actors.add(trial.temporary_state.ray_actor._actor_id.hex())  # noqa: SLF001
+
+    def on_checkpoint(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        checkpoint: Checkpoint,
+        **info: Any,
+    ) -> None:
+        """Journal the checkpoint and delete those that it makes needless."""
+        del iteration, trials, info
+        self._bridge.saved(trial, checkpoint)
+
+
+def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that the trainable reported, and the seconds that the epoch took."""
+    numbers = {
+        name: float(value) if isinstance(value, float) else int(value)
+        for name, value in result.items()
+        if isinstance(value, bool | int | float)
+        and name not in AUTOFILLED
+        and not name.startswith("config/")
+    }
+    return {**numbers, "seconds": round(float(result.get("time_this_iter_s") or 0.0), 3)}
+
+
+def _below(result: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The nested dict that Tune has flattened."""
+    return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
+
+
+def _read_error(tune_trial: TuneTrial) -> tuple[bool, dict[str, Any]]:
+    """Whether the process was lost, and what there is to say. Tune wrote the file a moment ago."""
+    try:
+        error = pickle.loads(Path(tune_trial.pickled_error_file).read_bytes())  # noqa: S301
+    except Exception as unreadable:  # noqa: BLE001 - an error that cannot be unpickled is one too
+        return True, {"type": "Unknown", "message": f"the trial failed ({unreadable})"}
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lost = isinstance(cause, RankLostError) or not isinstance(error, RayTaskError)
+    text = str(error).strip()
+    message = str(cause).strip() or type(cause).__name__
+    return lost, {"type": type(cause).__name__, "message": message, "traceback": text}

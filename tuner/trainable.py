@@ -1,0 +1,143 @@
+"""What a trial runs, by name: a Task or a Ray Tune trainable, and the checks before anything runs."""
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainables import TRAINABLES
+from tuner.errors import UserError
+from tuner.experiment import Experiment, explain
+
+SAMPLES = 20
+"""Configurations that are drawn and checked before a run."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The class that ``trainable`` names.
+
+    ``is_task``: it is a Task, to be run on the trial's ranks; otherwise a ``ray.tune.Trainable``,
+    used as it is.
+    """
+
+    path: str
+    cls: type[Any]
+    is_task: bool
+
+    def check(self, values: Mapping[str, Any], ranks: int) -> None:
+        """Build the Task's configuration and have the Task look at it.
+
+        Raises:
+            ValueError: it cannot run.
+
+        """
+        if not self.is_task:
+            return
+        from trainables.rank import build_config
+
+        try:
+            config = build_config(self.cls, values)
+        except ValidationError as error:
+            raise ValueError(explain(error, getattr(self.cls, "Config", None))) from error
+        if check := getattr(self.cls, "check", None):
+            check(config, ranks)
+
+
+def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
+    """Import the class that ``name`` stands for.
+
+    Args:
+        name: a name from ``TRAINABLES``, or ``package.module:Class``.
+        folder: where the user's modules lie, beside the current folder.
+
+    Raises:
+        UserError: there is no such thing, or it is no trainable.
+
+    """
+    path = TRAINABLES.get(name, name)
+    if ":" not in path:
+        near = difflib.get_close_matches(name, TRAINABLES, n=1) or list(TRAINABLES)
+        raise UserError(
+            f"trainable is {name!r}: it must be a built-in name ({near[0]}?) or package.module:Class"
+        )
+    add_to_path(folder)
+    from trainables.rank import import_task
+
+    try:
+        cls = import_task(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if any(base.__module__.startswith("ray.tune.trainable") for base in cls.__mro__):
+        return Trainable(path, cls, is_task=False)
+    if not callable(getattr(cls, "train_epoch", None)):
+        raise UserError(
+            f"trainable is {name!r}: {cls.__name__} is neither a Task (it has no train_epoch) nor a "
+            "ray.tune.Trainable"
+        )
+    return Trainable(path, cls, is_task=True)
+
+
+def add_to_path(folder: Path | None) -> None:
+    """Let modules beside the experiment file, and in the current folder, be imported."""
+    for path in (folder, Path.cwd()):
+        if path is not None and str(path.resolve()) not in sys.path:
+            sys.path.insert(0, str(path.resolve()))
+
+
+def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Trainable, Any]:
+    """Everything that can be known wrong before Ray starts; returns the trainable and the space.
+
+    Raises:
+        UserError: the experiment cannot run as it is.
+
+    """
+    from search_spaces import SpaceError, default_configuration, load_space, sample
+
+    add_to_path(folder)
+    try:
+        space = load_space(experiment.search_space, folder=folder, seed=experiment.search.seed)
+    except SpaceError as error:
+        raise UserError(f"search_space: {error}") from error
+    trainable = resolve_trainable(experiment.trainable, folder)
+    drawn = [sample(space, number) for number in range(SAMPLES)]
+    ranks = len(experiment.resources.bundles())
+    for hyperparameters in [default_configuration(space), *drawn]:
+        try:
+            trainable.check({**experiment.settings, **hyperparameters}, ranks)
+        except ValueError as error:
+            raise UserError(_blame(error, experiment, hyperparameters)) from error
+    _check_pausing(experiment, trainable)
+    return trainable, space
+
+
+def _blame(error: ValueError, experiment: Experiment, drawn: Mapping[str, Any]) -> str:
+    """Say whether the settings are wrong, or what the space puts in their place."""
+    key = next((name for name in drawn if str(error).startswith((name, f"unknown key {name}"))), "")
+    where = f"search_space {experiment.search_space!r}" if key else "settings"
+    if isinstance(experiment.search_space, dict) and key:
+        where = "search_space"
+    return f"{where}: {error}"
+
+
+def _check_pausing(experiment: Experiment, trainable: Trainable) -> None:
+    """asha and bohb pause trials, so the trainable must be able to save."""
+    if trainable.is_task or experiment.search.algorithm in ("grid", "random"):
+        return
+    if not saves(trainable):
+        raise UserError(
+            f"search.algorithm is {experiment.search.algorithm!r}, which pauses trials, but "
+            f"{trainable.path} defines no save_checkpoint; define save_checkpoint and "
+            "load_checkpoint, or use random or grid"
+        )
+
+
+def saves(trainable: Trainable) -> bool:
+    """Whether a Ray Tune trainable writes checkpoints of its own."""
+    from ray.tune import Trainable as TuneTrainable
+
+    return bool(trainable.cls.save_checkpoint is not TuneTrainable.save_checkpoint)
