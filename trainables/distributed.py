@@ -16,7 +16,7 @@ from trainables.checkpoint import load_state, save_state
 from trainables.process_group import abort_group, open_store
 from trainables.rank import Failure, Outcome, Rank, TrialSpec
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 8.0
 """How long the other ranks may take to come out of their collectives after one has failed."""
 
 
@@ -142,15 +142,15 @@ class RankGroup:
         """
         pending = self._submit(method, *args)
         outcomes: dict[int, Outcome | RayError] = {}
-        deadline = float("inf")
+        failed_at = None
         while pending:
-            done, _ = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 outcomes[pending.pop(future)] = _outcome(future)
-            if deadline == float("inf") and any(map(_failed, outcomes.values())):
-                deadline = time.monotonic() + GRACE_SECONDS
+            if failed_at is None and any(map(_failed, outcomes.values())):
+                failed_at = time.monotonic()
                 self._abort()
-            if time.monotonic() > deadline:
+            if failed_at and pending and time.monotonic() > failed_at + GRACE_SECONDS:
                 self._give_up(outcomes, sorted(pending.values()))
         return self._judge(outcomes)
 
@@ -173,6 +173,7 @@ class RankGroup:
         return pending
 
     def _abort(self) -> None:
+        """Break every rank out of the collective it may wait in."""
         self._formed = False
         abort_group()
         for peer in self._peers:

@@ -1,11 +1,18 @@
 """Forming, aborting and forming again a torch process group in processes that stay."""
 
+import os
+import socket
+import stat
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
+
+_connections: dict[int, int] = {}
+"""The group's sockets: file descriptor -> inode, which tells whether it is still the same one."""
 
 
 def open_store(host: str) -> dist.TCPStore:
@@ -18,9 +25,7 @@ def open_store(host: str) -> dist.TCPStore:
     )
 
 
-def join_group(
-    store: dist.Store, rank: int, world_size: int, device: torch.device
-) -> None:
+def join_group(store: dist.Store, rank: int, world_size: int, device: torch.device) -> None:
     """Make this process rank ``rank`` of the default group: NCCL on GPUs, gloo on CPUs.
 
     Returns once every rank has joined. A group that was formed before is left first.
@@ -28,6 +33,7 @@ def join_group(
     abort_group()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    before = _sockets()
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -35,15 +41,25 @@ def join_group(
         world_size=world_size,
         device_id=device if device.type == "cuda" else None,
     )
+    opened = dict(_sockets().items() - before.items())
+    _connections.clear()
+    _connections.update(_group_connections(opened, store, rank, world_size))
 
 
 def abort_group() -> None:
-    """Leave the group at once, without the others: their pending collectives then fail, not hang.
+    """Leave the group at once, without the others: pending collectives then fail, here and there.
 
-    gloo's peers see the connection close; NCCL's must be aborted on every rank.
+    gloo closes its connections only when the last reference to the group goes, and a model in DDP
+    holds one; so they are shut down from outside. NCCL must be aborted on every rank.
     """
+    for descriptor, inode in _connections.items():
+        with suppress(OSError):  # closed already
+            if os.fstat(descriptor).st_ino == inode:
+                with _borrowed(descriptor) as connection:
+                    connection.shutdown(socket.SHUT_RDWR)
+    _connections.clear()
     if dist.is_initialized():
-        dist.distributed_c10d._abort_process_group()  # noqa: SLF001 - the only way out of a collective
+        dist.distributed_c10d._abort_process_group()  # noqa: SLF001 - destroy waits for the others
 
 
 def is_group_error(error: BaseException) -> bool:
@@ -52,3 +68,52 @@ def is_group_error(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(mark in text for mark in ("gloo", "NCCL"))
+
+
+def _group_connections(
+    opened: dict[int, int], store: dist.Store, rank: int, world_size: int
+) -> dict[int, int]:
+    """Of the sockets opened while the group formed, those between its ranks.
+
+    Ray opens connections at any moment; the group's have the port that some rank listens on at one
+    of their ends. The ranks tell each other these ports through the store.
+    """
+    ports = [_port(descriptor) for descriptor in opened if _listens(descriptor)]
+    store.set(f"ports/{rank}", " ".join(map(str, ports)))
+    known = {
+        int(port) for r in range(world_size) for port in store.get(f"ports/{r}").decode().split()
+    }
+    return {
+        descriptor: inode
+        for descriptor, inode in opened.items()
+        if not _listens(descriptor)
+        and {_port(descriptor), _port(descriptor, remote=True)} & known
+    }
+
+
+def _sockets() -> dict[int, int]:
+    found = {}
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the listing's own descriptor is gone by now
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found[int(name)] = status.st_ino
+    return found
+
+
+def _listens(descriptor: int) -> bool:
+    with _borrowed(descriptor) as connection:
+        return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _port(descriptor: int, *, remote: bool = False) -> int:
+    """A TCP socket's own port, or that of its other end; 0 where there is none."""
+    with _borrowed(descriptor) as connection, suppress(OSError):
+        name = connection.getpeername() if remote else connection.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+    return 0
+
+
+def _borrowed(descriptor: int) -> socket.socket:
+    """A socket object on a copy of the descriptor, to be closed without closing the original."""
+    return socket.socket(fileno=os.dup(descriptor))

@@ -50,7 +50,7 @@ class Progress:
         if self._live is not None or "trial" not in event:
             return
         line = _line(event, search)
-        if event["event"] == "result":
+        if event["event"] == "result" and event["verdict"] != "complete":
             if time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
                 return
             self._last_line = time.monotonic()
@@ -82,11 +82,12 @@ def headline(search: Search, slots: int) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as 42 s, 3 min 05 s or 2 h 10 min."""
+    seconds = round(seconds)
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
     if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
 
 
 def describe(config: dict[str, Any]) -> str:
@@ -118,8 +119,10 @@ def _line(event: Event, search: Search) -> str:
         case "start":
             return f"{name} started, to epoch {trial.target}: {describe(trial.config)}"
         case "result":
+            done = "completed at" if event["verdict"] == "complete" else "epoch"
             value = event["metrics"][search.metric]
-            return f"{name} epoch {event['epoch']}: {search.metric} {value:.4f}   [{_best(search)}]"
+            done = f"{name} {done} {event['epoch']}"
+            return f"{done}: {search.metric} {value:.4f}   [{_best(search)}]"
         case "resume":
             return f"{name} goes on to epoch {trial.target}"
         case "restart":
@@ -128,8 +131,6 @@ def _line(event: Event, search: Search) -> str:
             return f"{name} lost its process: {event['error']['message'].splitlines()[0]}"
         case "fail":
             return f"{name} failed: {event['error']['message'].splitlines()[0]}"
-        case "complete" | "end":
-            return f"{name} completed at epoch {trial.epoch}: {search.metric} {search.value(trial.best_loss):.4f}"
     return ""
 
 

@@ -23,7 +23,7 @@ class TensorBoard:
         number = event.get("trial", -1)
         if event["event"] == "result":
             self._log(number, event, search)
-        elif event["event"] in ("pause", "close", "fail"):
+        if event["event"] in ("close", "fail") or event.get("verdict") == "pause":
             self._close(number)
 
     def __enter__(self) -> Self:

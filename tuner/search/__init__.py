@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # ConfigSpace is slow to import, and reading a journal does n
 
     from tuner.search.search import EventLog, Rule, Sampler, Search
 
-__all__ = ["SEARCHES", "SearchSettings", "build_search"]
+__all__ = ["SEARCHES", "SearchSettings", "build_rule", "build_search"]
 
 SEARCHES: dict[str, tuple[str, str]] = {
     "grid": ("grid", "run_all"),
@@ -31,15 +31,14 @@ def build_search(
     from search_spaces import default_configuration
     from tuner.search.search import Search
 
-    sampler_name, rule_name = SEARCHES[settings.algorithm]
-    sampler = _build_sampler(sampler_name, space, settings.seed)
+    sampler = _build_sampler(SEARCHES[settings.algorithm][0], space, settings.seed)
     num_trials = settings.num_trials
     initial = [default_configuration(space)]
     if points := getattr(sampler, "points", None):
         num_trials, initial = len(points), []
     return Search(
         sampler,
-        _build_rule(rule_name, settings, num_trials),
+        build_rule(settings, num_trials),
         journal,
         num_trials=num_trials,
         max_epochs=settings.max_epochs,
@@ -64,7 +63,8 @@ def _build_sampler(name: str, space: "ConfigurationSpace", seed: int) -> "Sample
     return RandomSampler(space, seed)
 
 
-def _build_rule(name: str, settings: SearchSettings, num_trials: int) -> "Rule":
+def build_rule(settings: SearchSettings, num_trials: int) -> "Rule":
+    """The rule of the algorithm, for so many trials."""
     from tuner.search.rules.asha import Asha
     from tuner.search.rules.hyperband import HyperBand
     from tuner.search.rules.run_all import RunAll
@@ -72,8 +72,6 @@ def _build_rule(name: str, settings: SearchSettings, num_trials: int) -> "Rule":
     rules: dict[str, Callable[[], Rule]] = {
         "run_all": lambda: RunAll(settings.max_epochs),
         "asha": lambda: Asha(settings.max_epochs, settings.reduction_factor),
-        "hyperband": lambda: HyperBand(
-            settings.max_epochs, settings.reduction_factor, num_trials
-        ),
+        "hyperband": lambda: HyperBand(settings.max_epochs, settings.reduction_factor, num_trials),
     }
-    return rules[name]()
+    return rules[SEARCHES[settings.algorithm][1]]()

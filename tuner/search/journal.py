@@ -1,10 +1,12 @@
 """The append-only record of a search: one JSON object a line, and the only state that is kept."""
 
+import fcntl
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tuner.errors import UserError
 
@@ -15,12 +17,22 @@ class Journal:
     """Events in a file, each written whole before the search acts on it.
 
     A line that was cut off when the process died is dropped on opening: it was never acted on.
+    While it is open, no other process can open it; :func:`read_journal` still can read it.
+
+    Raises:
+        UserError: another process has it open.
+
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events = _read(path)
         self._file = path.open("a", encoding="utf-8")
+        try:
+            _keep_others_out(self._file, path)
+            self.events = _read(path)
+        except UserError:
+            self._file.close()
+            raise
 
     def append(self, event: Event) -> None:
         """Write one event; it survives the death of this process."""
@@ -64,6 +76,35 @@ class NoJournal:
         """Drop the event."""
 
 
+def is_open(path: Path) -> bool:
+    """Whether a process has the journal open; False too where the file system knows no locks."""
+    with path.open("rb") as file:
+        return not _locks(file, fcntl.LOCK_SH)
+
+
+def _keep_others_out(file: IO[str], path: Path) -> None:
+    """Lock the journal until it is closed, at the latest by the end of this process."""
+    if _locks(file, fcntl.LOCK_EX):
+        return
+    time.sleep(0.2)  # it may have been is_open, which holds a lock for a moment
+    if not _locks(file, fcntl.LOCK_EX):
+        raise UserError(
+            f"{path.parent} is being run by another process, which has {path.name} locked; let it "
+            "finish, or stop it first (Ctrl-C in its terminal)"
+        )
+
+
+def _locks(file: IO[Any], kind: int) -> bool:
+    """Try to lock ``file``; False where another process, or another part of this one, holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system, as on some network mounts
+        return True
+    return True
+
+
 def read_journal(path: Path) -> Iterator[Event]:
     """The events of a journal that another process may be writing; the file is left as it is.
 
@@ -87,8 +128,6 @@ def read_journal(path: Path) -> Iterator[Event]:
 
 
 def _read(path: Path) -> list[Event]:
-    if not path.exists():
-        return []
     events = list(read_journal(path))
     with path.open("rb+") as file:
         whole = file.read().rfind(b"\n") + 1

@@ -57,7 +57,9 @@ class Rule(Protocol):
 class EventLog(Protocol):
     """Where events go; a :class:`tuner.search.journal.Journal` keeps them."""
 
-    events: Iterable[Event]
+    @property
+    def events(self) -> Iterable[Event]:
+        """What happened so far."""
 
     def append(self, event: Event) -> None:
         """Keep one event before it is acted on."""
@@ -162,8 +164,8 @@ class Search:
 
     def open_session(self, **facts: Any) -> None:
         """Begin, or go on after a replay: what ran when the journal broke off waits for a slot."""
-        self._commit("session", **facts)
-        if self._target_met():
+        self._commit("session", num_trials=self.num_trials, **facts)
+        if self.best and self._meets_target(self.best.best_loss):
             self.halt(f"{self.metric} has reached its target")
 
     def next_job(self, slot: int = 0) -> Trial | None:
@@ -197,21 +199,19 @@ class Search:
         if trial.status is not Status.RUNNING:  # it runs only to save what a fault has lost
             return Decision.CONTINUE if epoch < trial.epoch else Decision.STOP
         if epoch > trial.epoch:
-            if not math.isfinite(metrics[self.metric]):
+            loss = self.sign * metrics[self.metric]
+            if not math.isfinite(loss):
                 message = f"{self.metric} is {metrics[self.metric]} after epoch {epoch}"
-                self.fail(number, {"type": "NotFinite", "message": message}, metrics=metrics)
+                self.fail(number, {"type": "NotFinite", "message": message})
                 return Decision.STOP
-            self._commit("result", trial, epoch=epoch, metrics=dict(metrics))
-            if self._target_met():
-                self.halt(f"{self.metric} has reached {self.value(trial.loss):.6g}")
-        if self.halted:
-            self._commit("stop", trial)
-            return Decision.STOP
-        if ended or self._plateaued(trial):
-            self._commit("end", trial)
+            verdict = self._verdict(trial, epoch, loss, ended=ended)
+            self._commit("result", trial, epoch=epoch, metrics=dict(metrics), verdict=verdict)
+            if self._meets_target(loss):
+                self.halt(f"{self.metric} has reached {metrics[self.metric]:.6g}")
             self._drop()
-            return Decision.STOP
-        return self._arrive(trial) if trial.epoch >= trial.target else Decision.CONTINUE
+        elif self.halted:
+            self._commit("stop", trial)
+        return self._decide(trial)
 
     def checkpointed(self, number: int, epoch: int, path: str) -> list[str]:
         """Hear that a checkpoint is saved; returns the paths that are needed no more.
@@ -234,7 +234,7 @@ class Search:
         """
         trial = self.trials[number]
         if trial.status is Status.RUNNING:  # it came to its end without another result
-            self._commit("end", trial)
+            self._commit("complete", trial)
             self._drop()
         if trial.number in self._active:
             self._commit("close", trial)
@@ -286,10 +286,8 @@ class Search:
             return "resume", last, self.max_epochs
         return None
 
-    def _target_met(self) -> bool:
-        if self.target is None or self.best is None:
-            return False
-        return self.best.best_loss <= self.sign * self.target
+    def _meets_target(self, loss: float) -> bool:
+        return self.target is not None and loss <= self.sign * self.target
 
     def _last_resort(self) -> Trial | None:
         """The best paused trial, where none has reached max_epochs."""
@@ -297,11 +295,6 @@ class Search:
             return None
         paused = (t for t in self.trials if t.status is Status.PAUSED and math.isfinite(t.loss))
         return min(paused, key=lambda t: (-t.epoch, t.loss, t.number), default=None)
-
-    def _plateaued(self, trial: Trial) -> bool:
-        if self.plateau_epochs is None:
-            return False
-        return trial.epoch - trial.best_epoch >= self.plateau_epochs
 
     def _start(self, slot: int) -> Trial:
         number = len(self.trials)
@@ -322,13 +315,21 @@ class Search:
         )
         return self.trials[number]
 
-    def _arrive(self, trial: Trial) -> Decision:
-        if trial.epoch >= self.max_epochs:
-            self._commit("complete", trial)
-            self._drop()
+    def _verdict(self, trial: Trial, epoch: int, loss: float, *, ended: bool) -> str | None:
+        """What a new result makes of its trial. In the same event, so that none comes without."""
+        if self.halted or self._meets_target(loss):
+            return "stop"
+        best_epoch = epoch if loss < trial.best_loss else trial.best_epoch
+        plateau = self.plateau_epochs is not None and epoch - best_epoch >= self.plateau_epochs
+        if ended or plateau or epoch >= self.max_epochs:
+            return "complete"
+        return "pause" if epoch >= trial.target else None
+
+    def _decide(self, trial: Trial) -> Decision:
+        if trial.status is Status.RUNNING:
+            return Decision.CONTINUE
+        if trial.status is not Status.PAUSED:
             return Decision.STOP
-        self._commit("pause", trial)
-        self._drop()
         promotion = self.rule.promotion()
         if promotion and promotion[0] is trial:  # it would be the next job: spare it the pause
             self._commit("resume", trial, target=promotion[1], slot=trial.slot)
@@ -403,6 +404,8 @@ class Search:
             trial.best_loss, trial.best_epoch = trial.loss, trial.epoch
         if self.best is None or trial.loss < self.best.best_loss:
             self.best = trial
+        if event["verdict"]:
+            getattr(self, f"_on_{event['verdict']}")(trial, event)
 
     def _on_checkpoint(self, trial: Trial, event: Event) -> None:
         trial.checkpoints[event["epoch"]] = event["path"]
@@ -419,8 +422,6 @@ class Search:
     def _on_complete(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         trial.status = Status.COMPLETED  # it holds its slot until its last checkpoint is saved
         self._account(trial)
-
-    _on_end = _on_complete
 
     def _on_fail(self, trial: Trial, event: Event) -> None:
         trial.status, trial.error, trial.loss = Status.FAILED, event["error"], math.inf

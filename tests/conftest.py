@@ -1,0 +1,114 @@
+"""One Ray cluster for the whole session, and the command line as a user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    TUNE_WARN_THRESHOLD_S="60",
+)
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster of 8 logical CPUs that ends with the session."""
+    # sockets have short paths, so not below pytest's own folders
+    folder = Path("/tmp") / f"tuner-test-{os.getpid()}"  # noqa: S108
+    log = tmp_path_factory.mktemp("ray") / "head.log"
+    command = [
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", "0",
+        "--node-ip-address", "127.0.0.1", "--include-dashboard", "false",
+        "--num-cpus", "8", "--temp-dir", folder, "--disable-usage-stats",
+        "--object-store-memory", str(200 * 2**20),
+    ]  # fmt: skip
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield _wait_for_address(folder, process, log)
+    finally:
+        process.terminate()  # it drains its node, then ends what it has started
+        process.wait(60)
+
+
+def _wait_for_address(folder: Path, process: subprocess.Popen[bytes], log: Path) -> str:
+    for _ in range(120):
+        if process.poll() is not None:
+            break
+        if "Ray runtime started" in log.read_text():
+            return (folder / "ray_current_cluster").read_text().strip()
+        time.sleep(0.5)
+    raise RuntimeError(f"the test cluster did not start: {log.read_text()}")
+
+
+class CommandLine:
+    """``python -m tuner`` in a folder of its own."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder = folder
+        self.env = {**os.environ, **env}
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *map(str, arguments)],
+            cwd=self.folder, env=self.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def __call__(
+        self, *arguments: object, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> CommandLine:
+    """The command line, in an empty folder; runs start a cluster of their own."""
+    return CommandLine(tmp_path, {})
+
+
+@pytest.fixture
+def tuner_there(tmp_path: Path, ray_address: str) -> CommandLine:
+    """The command line, in an empty folder, with the session's cluster."""
+    return CommandLine(tmp_path, {"RAY_ADDRESS": ray_address})
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Any]:
+    """Makes an experiment on the toy Task, with ``overrides`` by dotted path."""
+    from tuner.experiment import make_experiment
+
+    def make(**overrides: Any) -> Any:
+        values: dict[str, Any] = {
+            "name": "toy",
+            "trainable": "toy_task:Toy",
+            "search_space": str(EXAMPLES / "every_kind.yaml"),
+            "search": {
+                "algorithm": "random", "metric": "loss", "mode": "min",
+                "num_trials": 4, "max_epochs": 3,
+            },
+            "resources": {"workers_per_trial": 1, "max_concurrent_trials": 2},
+            "storage": str(tmp_path / "runs"),
+            "cache": str(tmp_path / "cache"),
+        }  # fmt: skip
+        return make_experiment(values, {k.replace("__", "."): v for k, v in overrides.items()})
+
+    return make

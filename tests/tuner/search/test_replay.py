@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+
+from search_spaces import load_space
+from tuner.search import SEARCHES, SearchSettings, build_search
+from tuner.search.journal import MemoryJournal
+from tuner.search.replay import has_ended, replay
+from tuner.search.search import Event, Search
+from tuner.search.simulation import simulate
+
+SPACE = {"hyperparameters": {"x": {"type": "float", "lower": 0.0, "upper": 1.0, "default": 0.25}}}
+
+
+def evaluate(config: dict[str, Any], epoch: int) -> float:
+    if config["x"] > 0.9:
+        raise ValueError("too much")
+    return float(config["x"]) * epoch
+
+
+def settings_of(algorithm: str) -> SearchSettings:
+    return SearchSettings.model_validate(
+        {"algorithm": algorithm, "num_trials": 14, "max_epochs": 9, "metric": "m", "mode": "max"}
+    )
+
+
+def make_search(algorithm: str, journal: MemoryJournal) -> Search:
+    return build_search(settings_of(algorithm), load_space(SPACE), journal)
+
+
+def state(search: Search) -> tuple[Any, ...]:
+    return (
+        search.trials,
+        search.best and search.best.number,
+        [trial.number for trial in search.active],
+        search.reached,
+        search.promotions,
+        search.epochs_done,
+        search.num_trials,
+        search.halted,
+        search.seconds,
+    )
+
+
+def record(algorithm: str) -> tuple[Search, list[Event]]:
+    journal = MemoryJournal()
+    search = make_search(algorithm, journal)
+    search.open_session(slots=2)
+    simulate(search, evaluate, slots=2)
+    return search, journal.written
+
+
+@pytest.mark.parametrize("algorithm", SEARCHES)
+def test_without_space_and_model_the_events_add_up_to_the_same(algorithm: str) -> None:
+    search, events = record(algorithm)
+
+    assert state(replay(events, settings_of(algorithm))) == state(search)
+
+
+@pytest.mark.parametrize("algorithm", SEARCHES)
+def test_so_does_every_prefix_of_them(algorithm: str) -> None:
+    _, events = record(algorithm)
+
+    for count in range(1, len(events), 3):
+        resumed = make_search(algorithm, MemoryJournal(events[:count]))
+        assert state(replay(events[:count], settings_of(algorithm))) == state(resumed)
+
+
+@pytest.mark.parametrize("algorithm", SEARCHES)
+def test_a_search_has_ended_with_its_last_event_and_not_before(algorithm: str) -> None:
+    _, events = record(algorithm)
+
+    ended = [
+        has_ended(replay(events[:count], settings_of(algorithm)))
+        for count in range(len(events) + 1)
+    ]
+
+    assert ended[-1]
+    assert not any(ended[:-1])
+
+
+def test_the_number_of_trials_is_that_of_the_last_session() -> None:
+    events = [{"event": "session", "time": 1.0, "num_trials": count} for count in (3, 5)]
+
+    assert replay(events, settings_of("random")).num_trials == 5

@@ -1,0 +1,174 @@
+"""The pins on Ray Tune's internals, and each promise of the adapters through real Ray."""
+
+import inspect
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.utils.object_cache import _ObjectCache
+
+from tests.conftest import EXAMPLES
+from tuner.errors import UserError
+from tuner.run import Summary, resume_run, start_run
+from tuner.search.search import Search
+from tuner.search.trial import Status
+from tuner.search.tune_adapters import AUTOFILLED, SlotResources, WarmActors
+
+PLAIN = {"trainable": "plain_trainable:Curve", "search_space": {
+    "hyperparameters": {
+        "width": {"type": "float", "lower": 0.5, "upper": 5, "grid": 2},
+        "height": {"type": "integer", "lower": 1, "upper": 5, "grid": 2},
+    }
+}}  # fmt: skip
+
+
+@pytest.fixture
+def run(ray_address: str) -> Callable[[Any], Summary]:
+    return lambda experiment: start_run(experiment, address=ray_address, folder=EXAMPLES)
+
+
+def test_ray_is_the_version_whose_inside_was_read() -> None:
+    assert re.match(r"2\.60\.", ray.__version__)
+
+
+def test_what_the_adapters_touch_is_there() -> None:
+    source = inspect.getsource(TuneController)
+    for name in ("_actor_cache", "_wrapped", "stop_trial", "flush_cached_objects("):
+        assert name in source
+    assert "trial.placement_group_factory" in source
+    parameters = inspect.signature(_ObjectCache.flush_cached_objects).parameters
+    assert list(parameters) == ["self", "force_all"]
+    assert {"update_resources", "on_checkpoint", "pickled_error_file"} <= set(dir(TuneTrial))
+
+
+def test_resources_are_equal_on_the_same_slot_only() -> None:
+    bundles = [{"CPU": 1.0}]
+    assert SlotResources(bundles, 0) == SlotResources(bundles, 0)
+    assert SlotResources(bundles, 0) != SlotResources(bundles, 1)
+    assert len({SlotResources(bundles, 0), SlotResources(bundles, 0)}) == 1
+
+
+def test_warm_actors_are_kept_until_all_must_go() -> None:
+    cache = WarmActors()
+    for slot, actor in enumerate("abc"):
+        assert cache.cache_object(slot, actor)
+    assert list(cache.flush_cached_objects()) == []
+    assert cache.pop_cached_object(1) == "b"
+    assert sorted(cache.flush_cached_objects(force_all=True)) == ["a", "c"]
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random", "asha", "bohb"])
+def test_a_plain_trainable_runs_as_it_is(
+    algorithm: str, run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    summary = run(experiment(**PLAIN, search__algorithm=algorithm, search__num_trials=7))
+    search = summary.search
+    assert len(search.trials) == (4 if algorithm == "grid" else 7)
+    assert max(trial.epoch for trial in search.trials) == 3
+    assert search.reached == search.sampler.told
+    assert all(set(t.results[1]) == {"loss", "seconds"} for t in search.trials)
+    assert (summary.best / "checkpoint" / "state.json").exists()
+
+
+def test_a_trainable_that_is_done_by_itself_completes(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    settings = {**PLAIN, "trainable": "plain_trainable:Finite"}
+    search = run(experiment(**settings, search__algorithm="asha", search__num_trials=3)).search
+    assert {t.status for t in search.trials} <= {Status.COMPLETED, Status.STOPPED}
+    assert max(t.epoch for t in search.trials) == 2
+    assert any(t.status is Status.COMPLETED for t in search.trials)
+
+
+def test_a_trainable_that_raises_fails_alone_and_is_not_tried_again(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    settings = {**PLAIN, "trainable": "plain_trainable:Broken"}
+    search = run(experiment(**settings, search__num_trials=2)).search
+    assert [t.status for t in search.trials] == [Status.FAILED, Status.FAILED]
+    assert [t.attempts for t in search.trials] == [1, 1]
+    assert search.trials[0].error["type"] == "ValueError"
+    assert "fails on purpose" in search.trials[0].error["message"]
+
+
+def test_a_trainable_that_cannot_save_is_refused_where_trials_pause(
+    experiment: Callable[..., Any]
+) -> None:
+    settings = {**PLAIN, "trainable": "plain_trainable:Unsaved"}
+    with pytest.raises(UserError, match="defines no save_checkpoint"):
+        start_run(experiment(**settings, search__algorithm="asha"), folder=EXAMPLES)
+
+
+def test_a_metric_that_is_not_reported_is_named_with_those_that_are(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run(experiment(search__metric="accuracy"))
+    assert str(caught.value) == (
+        "search.metric is 'accuracy', which the trainable does not report; it reports: loss, "
+        "train_loss"
+    )
+    assert "pid" in AUTOFILLED  # Tune's, which is why the toy's own is not named
+
+
+def events(run_folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_folder / "journal.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+def test_slots_stay_warm_and_nothing_is_counted_twice(
+    algorithm: str, run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    summary = run(
+        experiment(
+            search__algorithm=algorithm,
+            search__num_trials=12,
+            search__max_epochs=9,
+            resources__max_concurrent_trials=3,
+        )
+    )
+    assert summary.actors == summary.slots == 3
+    results = Counter(
+        (e["trial"], e["epoch"]) for e in events(summary.folder) if e["event"] == "result"
+    )
+    assert set(results.values()) == {1}
+    for trial in summary.search.trials:
+        assert sorted(trial.results) == list(range(1, trial.epoch + 1))
+
+
+def test_only_the_latest_and_best_checkpoints_are_on_disk(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    summary = run(experiment(search__algorithm="asha", search__num_trials=6, search__max_epochs=9))
+    kept = {path for trial in summary.search.trials for path in trial.checkpoints.values()}
+    assert {str(path) for path in summary.folder.glob("trial_*/checkpoint_*")} == kept
+    assert all(len(trial.checkpoints) == 1 for trial in summary.search.trials)
+
+
+def test_a_target_and_a_time_budget_end_the_search_early(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    met = run(experiment(stop__target=1000.0, search__num_trials=30)).search
+    assert "loss has reached" in met.halted
+    assert len(met.trials) < 30
+    late = run(
+        experiment(name="late", stop__time_budget=0.2, settings={"sleep": 0.3}, search__num_trials=9)
+    ).search
+    assert late.halted == "time budget of 0 s used up"
+    assert len(late.trials) < 9
+
+
+def test_a_finished_run_resumes_to_the_same_end_at_once(
+    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+) -> None:
+    first = run(experiment())
+    again = resume_run(first.folder)
+    assert [vars(t) for t in again.search.trials] == [vars(t) for t in first.search.trials]
+    assert isinstance(again.search, Search)
