@@ -148,9 +148,23 @@ def write_environment(folder: Path) -> None:
         (folder / "git.diff").write_text(diff + "\n")
 
 
-def write_experiment(experiment: Experiment) -> None:
-    """The experiment as it runs, defaults and overrides filled in."""
-    _write_yaml(experiment.folder / "experiment.yaml", experiment.model_dump(mode="json"))
+def write_experiment(experiment: Experiment, space: Any) -> None:
+    """The experiment as it runs: defaults and overrides filled in, the space written out."""
+    from search_spaces import dump_space
+
+    values = experiment.model_dump(mode="json") | {"search_space": dump_space(space)}
+    _write_yaml(experiment.folder / "experiment.yaml", values)
+
+
+def write_source(trainable: Trainable, folder: Path) -> None:
+    """Copy a user's module of one file, so that the run can be resumed without it.
+
+    What belongs to a package, ours or the user's, must be there to be imported.
+    """
+    module = sys.modules[trainable.cls.__module__]
+    if "." not in module.__name__ and module.__file__:
+        folder.mkdir(exist_ok=True)
+        shutil.copy(module.__file__, folder)
 
 
 def _names(mappings: Any) -> list[str]:

@@ -16,14 +16,14 @@ from tuner.cluster import cluster, count_slots, environment
 from tuner.errors import InterruptedRunError, UserError
 from tuner.experiment import Experiment, load_experiment
 from tuner.output import captured
-from tuner.results import write_best, write_environment, write_experiment, write_trials
+from tuner.results import write_best, write_environment, write_experiment, write_source, write_trials
 from tuner.search import build_search
 from tuner.search.journal import Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.trainable import Trainable, saves, validate
 
-JOURNAL, LOG = "journal.jsonl", "run.log"
+JOURNAL, LOG, SOURCE = "journal.jsonl", "run.log", "source"
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,13 @@ def start_run(
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
 
     """
+    from search_spaces import default_configuration
+
     trainable, space = validate(experiment, folder)
+    experiment = trainable.settle(experiment, default_configuration(space))
     _create_folder(experiment)
-    write_experiment(experiment)
+    write_experiment(experiment, space)
+    write_source(trainable, experiment.folder / SOURCE)
     write_environment(experiment.folder)
     return _run(experiment, trainable, space, address, folder)
 
@@ -70,8 +74,9 @@ def resume_run(
 
     """
     experiment = open_run(run, overrides)
-    trainable, space = validate(experiment, experiment.folder)
-    return _run(experiment, trainable, space, address, experiment.folder)
+    source = experiment.folder / SOURCE
+    trainable, space = validate(experiment, source)
+    return _run(experiment, trainable, space, address, source)
 
 
 def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:

@@ -48,6 +48,15 @@ class Trainable:
             check(config, ranks)
 
 
+    def settle(self, experiment: Experiment, hyperparameters: Mapping[str, Any]) -> Experiment:
+        """The experiment with its settings as the Task's Config has them: paths absolute, say."""
+        if not self.is_task or getattr(self.cls, "Config", None) is None:
+            return experiment
+        config = self.cls.Config(**{**experiment.settings, **hyperparameters})
+        settings = {key: getattr(config, key) for key in experiment.settings}
+        return experiment.model_copy(update={"settings": settings})
+
+
 def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
     """Import the class that ``name`` stands for.
 
@@ -84,7 +93,7 @@ def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
 
 def add_to_path(folder: Path | None) -> None:
     """Let modules beside the experiment file, and in the current folder, be imported."""
-    for path in (folder, Path.cwd()):
+    for path in (folder, Path.cwd()):  # the current folder goes first
         if path is not None and str(path.resolve()) not in sys.path:
             sys.path.insert(0, str(path.resolve()))
 

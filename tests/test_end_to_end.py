@@ -1,0 +1,96 @@
+"""Whole runs from the command line: killed, interrupted, resumed."""
+
+import csv
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import EXAMPLES, CommandLine
+
+JOURNAL = Path("runs/toy/journal.jsonl")
+
+
+@pytest.fixture
+def toy(tuner: CommandLine) -> CommandLine:
+    """A folder with a Task and an experiment in it, as a user would have."""
+    for name in ("toy_task.py", "every_kind.yaml"):
+        (tuner.folder / name).write_text((EXAMPLES / name).read_text())
+    values: dict[str, Any] = {
+        "name": "toy",
+        "trainable": "toy_task:Toy",
+        "search_space": "every_kind.yaml",
+        "settings": {"sleep": 0.2},
+        "search": {"metric": "loss", "mode": "min", "num_trials": 9, "max_epochs": 9},
+        "resources": {"workers_per_trial": 2, "max_concurrent_trials": 1},
+        "cache": str(tuner.folder / "cache"),
+    }
+    (tuner.folder / "toy.yaml").write_text(yaml.safe_dump(values))
+    return tuner
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    path = folder / JOURNAL
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_for_results(folder: Path, process: Popen[str], count: int) -> None:
+    for _ in range(600):
+        if sum(event["event"] == "result" for event in events(folder)) >= count:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError(f"{count} results did not come: {events(folder)}")
+
+
+def check_whole(folder: Path, trials: int) -> None:
+    """Every trial there, each epoch counted once, and the best is what the results say."""
+    results = [event for event in events(folder) if event["event"] == "result"]
+    assert set(Counter((e["trial"], e["epoch"]) for e in results).values()) == {1}
+    rows = list(csv.DictReader((folder / "runs/toy/trials.csv").open()))
+    assert [int(row["trial"]) for row in rows] == list(range(trials))
+    assert {row["state"] for row in rows} <= {"completed", "stopped"}
+    best = min(results, key=lambda e: e["metrics"]["loss"])
+    written = json.loads((folder / "runs/toy/best/metrics.json").read_text())
+    assert (written["trial"], written["epoch"]) == (best["trial"], best["epoch"])
+
+
+@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
+    algorithm: str, toy: CommandLine
+) -> None:
+    run = toy.start("run", "toy.yaml", "--set", f"search.algorithm={algorithm}")
+    wait_for_results(toy.folder, run, 8)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    before = events(toy.folder)
+    resumed = toy("resume", "runs/toy")
+    assert resumed.returncode == 0, resumed.stderr
+    assert events(toy.folder)[: len(before)] == before
+    check_whole(toy.folder, 9)
+    assert "trial actors started: 1, slots: 1" in resumed.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_resume(number: int, toy: CommandLine) -> None:
+    run = toy.start("run", "toy.yaml")
+    wait_for_results(toy.folder, run, 4)
+    os.kill(run.pid, number)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in error
+    command = "python -m tuner resume runs/toy"
+    assert error.strip().endswith(f"the state is saved. Go on with: {command}")
+    assert (toy.folder / "runs/toy/trials.csv").exists()
+    assert (toy.folder / "runs/toy/best/config.yaml").exists()
+    if number == signal.SIGINT:
+        assert toy(*command.split()[3:]).returncode == 0
+        check_whole(toy.folder, 9)

