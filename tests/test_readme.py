@@ -58,7 +58,11 @@ def test_the_readme_names_the_main_job_and_every_command() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_the_command_runs(command: str, folder: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", as_run_here(command)], cwd=folder, capture_output=True, text=True, check=False
+        ["bash", "-c", as_run_here(command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if command.endswith("tuner run"):
@@ -75,7 +79,10 @@ def test_the_command_runs(command: str, folder: Path) -> None:
 
 def check_quickstart(out: str, folder: Path) -> None:
     """What the first command promises: 12 trials or more, on warm ranks, at 0.95 or better."""
-    trials, accuracy = re.search(r"(\d+) trials \(", out), re.search(r"best val_accuracy: (\S+),", out)
+    trials, accuracy = (
+        re.search(r"(\d+) trials \(", out),
+        re.search(r"best val_accuracy: (\S+),", out),
+    )
     assert int(trials[1]) >= 12
     assert float(accuracy[1]) >= 0.95
     assert "trial actors started: 1, slots: 1" in out

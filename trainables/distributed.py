@@ -24,7 +24,7 @@ class RankLostError(RuntimeError):
     """A rank's process or connection is gone; the trial must go on in new processes."""
 
 
-class DistributedTrainable(Trainable):
+class DistributedTrainable(Trainable):  # type: ignore[misc]
     """Runs the Task of ``config["spec"]`` on as many ranks as the trial has bundles.
 
     The trial actor is rank 0, actors in the other bundles are its peers. One :meth:`step` is one
@@ -212,7 +212,7 @@ class RankGroup:
 class Peer(Rank):
     """A rank in an actor of its own; ``abort`` reaches it while a call is under way."""
 
-    @ray.method(concurrency_group="control")
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def abort(self) -> None:
         """Leave the process group, which fails the collective that a call may wait in."""
         abort_group()

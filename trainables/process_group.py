@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store, TCPStore
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
 
@@ -15,17 +16,20 @@ _connections: dict[int, int] = {}
 """The group's sockets: file descriptor -> inode, which tells whether it is still the same one."""
 
 
-def open_store(host: str) -> dist.TCPStore:
+def open_store(host: str) -> TCPStore:
     """The rendezvous that rank 0 hosts, on a free port (``store.port``).
 
     It waits for nobody: peers connect when they join.
     """
-    return dist.TCPStore(
-        host, 0, is_master=True, wait_for_workers=False, timeout=RENDEZVOUS_TIMEOUT
-    )
+    return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=RENDEZVOUS_TIMEOUT)
 
 
-def join_group(store: dist.Store, rank: int, world_size: int, device: torch.device) -> None:
+def join_store(host: str, port: int) -> TCPStore:
+    """The rendezvous that rank 0 has opened."""
+    return TCPStore(host, port, is_master=False, timeout=RENDEZVOUS_TIMEOUT)
+
+
+def join_group(store: Store, rank: int, world_size: int, device: torch.device) -> None:
     """Make this process rank ``rank`` of the default group: NCCL on GPUs, gloo on CPUs.
 
     Returns once every rank has joined. A group that was formed before is left first.
@@ -71,7 +75,7 @@ def is_group_error(error: BaseException) -> bool:
 
 
 def _group_connections(
-    opened: dict[int, int], store: dist.Store, rank: int, world_size: int
+    opened: dict[int, int], store: Store, rank: int, world_size: int
 ) -> dict[int, int]:
     """Of the sockets opened while the group formed, those between its ranks.
 
@@ -86,14 +90,13 @@ def _group_connections(
     return {
         descriptor: inode
         for descriptor, inode in opened.items()
-        if not _listens(descriptor)
-        and {_port(descriptor), _port(descriptor, remote=True)} & known
+        if not _listens(descriptor) and {_port(descriptor), _port(descriptor, remote=True)} & known
     }
 
 
 def _sockets() -> dict[int, int]:
     found = {}
-    for name in os.listdir("/dev/fd"):
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - names are all there is
         with suppress(OSError):  # the listing's own descriptor is gone by now
             status = os.fstat(int(name))
             if stat.S_ISSOCK(status.st_mode):

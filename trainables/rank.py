@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from trainables.process_group import abort_group, is_group_error, join_group
+from trainables.process_group import abort_group, is_group_error, join_group, join_store
 from trainables.task import Context, Task
 
 
@@ -79,8 +78,7 @@ class Rank:
 
     def join(self, host: str, port: int) -> None:
         """Form the process group anew, with the rendezvous at ``host:port``."""
-        store = dist.TCPStore(host, port, is_master=False)
-        join_group(store, self.rank, self.world_size, self.device)
+        join_group(join_store(host, port), self.rank, self.world_size, self.device)
 
     def build(self, spec: TrialSpec, state: Mapping[str, Any] | None, epoch: int) -> None:
         """Replace the Task by that of ``spec``, going on from ``state`` after ``epoch`` epochs."""
@@ -137,7 +135,9 @@ def import_task(path: str) -> type[Task]:
     try:
         found = getattr(import_module(module_name), class_name)
     except ImportError as error:
-        raise ValueError(f"trainable is {path!r}: cannot import {module_name!r} ({error})") from error
+        raise ValueError(
+            f"trainable is {path!r}: cannot import {module_name!r} ({error})"
+        ) from error
     except AttributeError as error:
         raise ValueError(
             f"trainable is {path!r}: {module_name!r} defines no {class_name!r}"

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 @dataclass
 class Context:
-    """Where a Task runs: its rank, its device, and the few helpers that differ between 1 and N ranks.
+    """Where a Task runs: its rank, its device, and helpers that differ between 1 and N ranks.
 
     Every helper works with no process group too, so a Task runs unchanged in one plain process:
     ``MyTask(config, Context())``.
@@ -30,7 +30,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     max_epochs: int = 1
-    """Epochs of a full trial: what a learning-rate schedule spans, however early the trial stops."""
+    """Epochs of a full trial: what a schedule spans, however early the trial stops."""
     epoch: int = 0
     """Epochs already finished."""
     cache_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "tuner-cache")
@@ -78,11 +78,11 @@ class Context:
         return sampler
 
     def shard(self, length: int) -> range:
-        """The indices out of ``length`` that this rank evaluates: each index on exactly one rank."""
+        """The indices out of ``length`` that this rank evaluates; each falls to exactly one."""
         return range(self.rank, length, self.world_size)
 
     def local_batch_size(self, batch_size: int) -> int:
-        """This rank's part of the effective (global) ``batch_size``.
+        """The part of the effective (global) ``batch_size``.
 
         Raises:
             ValueError: ``batch_size`` does not divide evenly over the ranks.
@@ -90,8 +90,8 @@ class Context:
         """
         if batch_size % self.world_size:
             raise ValueError(
-                f"batch_size is {batch_size}, but the trial has {self.world_size} ranks: it must be "
-                f"a multiple of {self.world_size}"
+                f"batch_size is {batch_size}, but the trial has {self.world_size} ranks: it must "
+                f"be a multiple of {self.world_size}"
             )
         return batch_size // self.world_size
 
@@ -103,7 +103,7 @@ class Context:
         return values
 
     def mean(self, total: float | Tensor, count: float) -> float:
-        """The mean over all ranks of a quantity whose local sum is ``total`` over ``count`` items."""
+        """The mean over all ranks of what sums to ``total`` over ``count`` items here."""
         local = torch.tensor([float(total), float(count)], dtype=torch.float64)
         if self.device.type == "mps":  # no float64 there
             local = local.float()
@@ -170,8 +170,8 @@ class Task(ABC):
     def close(self) -> None:  # noqa: B027 - most Tasks hold nothing beyond memory
         """Release files and processes. The ranks themselves stay for the next trial."""
 
-    @classmethod
-    def check(cls, config: Any, world_size: int) -> None:  # noqa: B027
+    @classmethod  # noqa: B027 - optional
+    def check(cls, config: Any, world_size: int) -> None:
         """Refuse, before anything starts, a configuration that cannot run.
 
         Raises:
@@ -179,8 +179,8 @@ class Task(ABC):
 
         """
 
-    @classmethod
-    def export(cls, config: Any, state: dict[str, Any], directory: Path) -> None:  # noqa: B027
+    @classmethod  # noqa: B027 - optional
+    def export(cls, config: Any, state: dict[str, Any], directory: Path) -> None:
         """Write into ``directory`` what :meth:`load` needs to predict.
 
         ``state`` is the best trial's :meth:`state_dict`. The default writes nothing more than what

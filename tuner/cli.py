@@ -1,11 +1,9 @@
-"""The command line: each command a function that hands plain arguments on."""
+"""The command line: each command hands plain arguments to its function in tuner/commands."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from tuner.errors import UserError
 
 app = typer.Typer(
     name="tuner",
@@ -17,6 +15,7 @@ app = typer.Typer(
 
 File = Annotated[str, typer.Argument(help="an experiment file, or the name of a built-in one")]
 Run = Annotated[Path, typer.Argument(help="a run folder, such as runs/quickstart")]
+Best = Annotated[Path, typer.Argument(help="a run folder, or its best/ folder")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as search.num_trials=8"),
@@ -30,56 +29,119 @@ Address = Annotated[
 
 
 @app.command()
-def run(
-    file: File = "", *, data: Data = None, set_: Set = None, address: Address = None
-) -> None:
+def run(file: File = "", *, data: Data = None, set_: Set = None, address: Address = None) -> None:
     """Search, fine-tune, and leave the best model. With no FILE: the quickstart."""
-    from tuner.run import start_run
+    from tuner.commands.run import run as command
 
-    experiment, folder = _experiment(file, data, set_)
-    _print_summary(start_run(experiment, address=address, folder=folder))
+    command(file, data, set_ or [], address)
 
 
 @app.command()
 def resume(run: Run, *, set_: Set = None, address: Address = None) -> None:
     """Go on with an interrupted run from its journal."""
-    from tuner.run import resume_run
+    from tuner.commands.resume import resume as command
 
-    _print_summary(resume_run(run, address=address, overrides=_overrides(set_)))
+    command(run, set_ or [], address)
 
 
 @app.command()
 def validate(file: File, *, data: Data = None, set_: Set = None) -> None:
     """Check an experiment without starting anything."""
-    from tuner.trainable import validate as check
+    from tuner.commands.validate import validate as command
 
-    experiment, folder = _experiment(file, data, set_)
-    check(experiment, folder)
-    print(f"{file}: valid")
+    command(file, data, set_ or [])
 
 
-def _experiment(file: str, data: Path | None, set_: list[str] | None) -> tuple[Any, Path | None]:
-    from tuner.experiment import load_experiment
+@app.command()
+def plan(
+    file: File = "",
+    *,
+    data: Data = None,
+    set_: Set = None,
+    seconds_per_epoch: Annotated[
+        float | None, typer.Option(help="skip the timing of two epochs and take this")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Say what a run would take: epochs, time, devices, disk. Two epochs are run to know."""
+    from tuner.commands.plan import plan as command
 
-    overrides = _overrides(set_)
-    if data is not None:
-        if not data.is_dir():
-            raise UserError(f"--data is {str(data)!r}: there is no such folder")
-        overrides.setdefault("settings.data", str(data.resolve()))
-        if not file:
-            overrides.setdefault("name", data.resolve().name)
-    source = file or ("folder" if data else "quickstart")
-    path = Path(source)
-    return load_experiment(source, overrides), path.resolve().parent if path.exists() else None
-
-
-def _overrides(set_: list[str] | None) -> dict[str, Any]:
-    from tuner.experiment import parse_override
-
-    return dict(parse_override(text) for text in set_ or [])
+    command(file, data, set_ or [], seconds_per_epoch, address)
 
 
-def _print_summary(summary: Any) -> None:
-    from tuner.callbacks.summary import print_summary
+@app.command("list")
+def list_(
+    storage: Annotated[Path, typer.Argument(help="the folder of run folders")] = Path("runs"),
+) -> None:
+    """Name the built-in experiments, search spaces and trainables, and the runs in STORAGE."""
+    from tuner.commands.list import list_all as command
 
-    print_summary(summary)
+    command(storage)
+
+
+@app.command()
+def show(
+    run: Run,
+    *,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="failed trials and the first traceback instead")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
+) -> None:
+    """Show a run, over or under way: its summary and its trials, the best first."""
+    from tuner.commands.show import show as command
+
+    command(run, failures=failures, as_json=as_json)
+
+
+@app.command()
+def best(run: Run) -> None:
+    """Show the best trial, its model and how to use that."""
+    from tuner.commands.best import best as command
+
+    command(run)
+
+
+@app.command()
+def predict(
+    best: Best, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="files")]
+) -> None:
+    """Classify images with the best model: path, label and probability, a line each."""
+    from tuner.commands.predict import predict as command
+
+    command(best, images)
+
+
+@app.command()
+def export(
+    best: Best,
+    *,
+    format_: Annotated[str, typer.Option("--format", help="onnx or torchscript")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option(help="the file; model.onnx or model.pt in best/ without it")
+    ] = None,
+) -> None:
+    """Write the best model for use without tuner, and compare its outputs."""
+    from tuner.commands.export import export as command
+
+    command(best, format_, output)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="where to write")] = Path(),
+) -> None:
+    """Write a commented experiment and a Task to begin with."""
+    from tuner.commands.init import init as command
+
+    command(folder)
+
+
+@app.command()
+def doctor(
+    *, ray: Annotated[bool, typer.Option("--ray", help="start Ray, too, as a run does")] = False
+) -> None:
+    """Check that everything a run needs is here and works, with a remedy where not."""
+    from tuner.commands.doctor import doctor as command
+
+    command(start_ray=ray)

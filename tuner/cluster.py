@@ -58,8 +58,20 @@ def count_slots(bundles: list[dict[str, float]], limit: int | None = None) -> in
     """
     import ray
 
-    bundle, ranks = bundles[0], len(bundles)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return fitting_slots(bundles, nodes, limit)
+
+
+def fitting_slots(
+    bundles: list[dict[str, float]], nodes: list[Mapping[str, float]], limit: int | None = None
+) -> int:
+    """How many trials with these bundles (all alike) fit onto nodes with these resources.
+
+    Raises:
+        UserError: not even one does.
+
+    """
+    bundle, ranks = bundles[0], len(bundles)
     fitting = sum(_fit(bundle, node) for node in nodes)
     slots = fitting // ranks
     if slots < 1:

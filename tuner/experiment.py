@@ -117,9 +117,9 @@ class Experiment(BaseModel):
     search_space: str | dict[str, Any] = Field(
         "fine_tune", description="a built-in name, a path, package.module:function, or inline"
     )
-    search: SearchSettings = Field(default_factory=lambda: SearchSettings())
-    resources: Resources = Field(default_factory=lambda: Resources())
-    stop: Stop = Field(default_factory=lambda: Stop())
+    search: SearchSettings = Field(default_factory=SearchSettings)
+    resources: Resources = Field(default_factory=Resources)
+    stop: Stop = Field(default_factory=Stop)
     storage: str = Field("./runs", description="the folder that holds the run folders")
     cache: str = Field(
         "~/.cache/tuner", description="a folder a node for decoded data, shared by all runs"
@@ -254,4 +254,3 @@ _UniqueKeys.add_implicit_resolver(
     re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"),
     list("-+0123456789"),
 )
-

@@ -95,7 +95,7 @@ def load_model(path: str | Path) -> Any:
         name = described["trainable"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} holds no model ({error}); give the best/ folder of a run, or the run's folder"
+            f"{folder} holds no model ({error}); give a run's folder or its best/"
         ) from error
     trainable = resolve_trainable(name)
     load = getattr(trainable.cls, "load", None)
@@ -115,7 +115,16 @@ def write_trials(search: Search, path: Path) -> None:
     with beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["trial", "state", "epochs", "best_epoch", "origin", *hyperparameters, *metrics, "error"]
+            [
+                "trial",
+                "state",
+                "epochs",
+                "best_epoch",
+                "origin",
+                *hyperparameters,
+                *metrics,
+                "error",
+            ]
         )
         for trial in search.trials:
             best = trial.results.get(trial.best_epoch, {})
@@ -179,7 +188,10 @@ def _git(*command: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed commands
             ["git", *command],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -16,7 +16,13 @@ from tuner.cluster import cluster, count_slots, environment
 from tuner.errors import InterruptedRunError, UserError
 from tuner.experiment import Experiment, load_experiment
 from tuner.output import captured
-from tuner.results import write_best, write_environment, write_experiment, write_source, write_trials
+from tuner.results import (
+    write_best,
+    write_environment,
+    write_experiment,
+    write_source,
+    write_trials,
+)
 from tuner.search import build_search
 from tuner.search.journal import Journal
 from tuner.search.search import Search
@@ -88,7 +94,9 @@ def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experi
     """
     folder = Path(run).expanduser().resolve()
     if not (folder / JOURNAL).is_file():
-        raise UserError(f"{run} is no run folder: it has no {JOURNAL}; give a folder such as runs/NAME")
+        raise UserError(
+            f"{run} is no run folder: it has no {JOURNAL}; give a folder such as runs/NAME"
+        )
     place = {"name": folder.name, "storage": str(folder.parent)}
     return load_experiment(folder / "experiment.yaml", {**(overrides or {}), **place})
 
@@ -260,7 +268,8 @@ def _create_folder(experiment: Experiment) -> None:
     if (folder / JOURNAL).exists():
         raise UserError(
             f"name is {experiment.name!r}: {_shown(folder)} exists already; go on with "
-            f"python -m tuner resume {shlex.quote(_shown(folder))}, or take another name: --set name=..."
+            f"python -m tuner resume {shlex.quote(_shown(folder))}, or take another name: "
+            "--set name=..."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a trial runs, by name: a Task or a Ray Tune trainable, and the checks before anything runs."""
+"""What a trial runs, by name: a Task or a Ray Tune trainable, and the checks before a run."""
 
 import difflib
 import sys
@@ -47,7 +47,6 @@ class Trainable:
         if check := getattr(self.cls, "check", None):
             check(config, ranks)
 
-
     def settle(self, experiment: Experiment, hyperparameters: Mapping[str, Any]) -> Experiment:
         """The experiment with its settings as the Task's Config has them: paths absolute, say."""
         if not self.is_task or getattr(self.cls, "Config", None) is None:
@@ -72,7 +71,8 @@ def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
     if ":" not in path:
         near = difflib.get_close_matches(name, TRAINABLES, n=1) or list(TRAINABLES)
         raise UserError(
-            f"trainable is {name!r}: it must be a built-in name ({near[0]}?) or package.module:Class"
+            f"trainable is {name!r}: it must be a built-in name ({near[0]}?) or "
+            "package.module:Class"
         )
     add_to_path(folder)
     from trainables.rank import import_task
@@ -85,8 +85,8 @@ def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
         return Trainable(path, cls, is_task=False)
     if not callable(getattr(cls, "train_epoch", None)):
         raise UserError(
-            f"trainable is {name!r}: {cls.__name__} is neither a Task (it has no train_epoch) nor a "
-            "ray.tune.Trainable"
+            f"trainable is {name!r}: {cls.__name__} is neither a Task (it has no train_epoch) "
+            "nor a ray.tune.Trainable"
         )
     return Trainable(path, cls, is_task=True)
 
@@ -134,7 +134,7 @@ def _blame(error: ValueError, experiment: Experiment, drawn: Mapping[str, Any]) 
 
 
 def _check_pausing(experiment: Experiment, trainable: Trainable) -> None:
-    """asha and bohb pause trials, so the trainable must be able to save."""
+    """Asha and bohb pause trials, so the trainable must be able to save."""
     if trainable.is_task or experiment.search.algorithm in ("grid", "random"):
         return
     if not saves(trainable):

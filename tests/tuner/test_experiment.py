@@ -58,8 +58,7 @@ def test_resources_become_one_bundle_a_rank(resources: dict, bundles: list) -> N
         ),
         (
             {"name": "x", "search": {"num_trials": "many"}},
-            "search.num_trials is 'many': input should be a valid integer, unable to parse string "
-            "as an integer",
+            "search.num_trials is 'many': input should be a valid integer, unable to parse string",
         ),
         (
             {"name": "x", "search": {"algorithm": "pbt"}},

@@ -30,8 +30,11 @@ class Progress:
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live = Live(
-                get_renderable=self._table, console=self.console, refresh_per_second=2,
-                redirect_stdout=False, redirect_stderr=False,
+                get_renderable=self._table,
+                console=self.console,
+                refresh_per_second=2,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._live.start()
         return self
@@ -69,7 +72,7 @@ class Progress:
 
 def headline(search: Search, slots: int) -> str:
     """Where the search stands, in a line."""
-    counts = {status: 0 for status in Status}
+    counts = dict.fromkeys(Status, 0)
     for trial in search.trials:
         counts[trial.status] += 1
     parts = [f"{len(search.trials)}/{search.num_trials} trials"]

@@ -153,7 +153,7 @@ class TuneBridge:
         attempt = f"_{trial.attempts}" if trial.attempts > 1 else ""
         return f"trial_{trial.number:04d}{attempt}"
 
-    # -- slots --------------------------------------------------------------------------------------
+    # -- slots ------------------------------------------------------------
 
     def fill_slots(self) -> None:
         """Give every free slot the search's next job."""
@@ -218,7 +218,7 @@ class TuneBridge:
             and self.search.trials[number].status is Status.STOPPED
         ]
 
-    # -- what trials tell -----------------------------------------------------------------------------
+    # -- what trials tell ------------------------------------------------------------
 
     def reported(self, tune_trial: TuneTrial, result: Mapping[str, Any], *, ended: bool) -> str:
         """Pass a result on; ``ended`` where the trainable said by itself that it is done."""
@@ -274,7 +274,7 @@ class SearchAdapter(Searcher):  # type: ignore[misc]
         self._bridge = bridge
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """A configuration for a free slot; None while no slot is; FINISHED when nothing more can."""
+        """A configuration for a free slot; None while there is none; FINISHED at the end."""
         self._bridge.fill_slots()
         if trial := self._bridge.start_next(trial_id):
             return self._bridge.make_config(trial)
@@ -311,7 +311,9 @@ class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
             controller._actor_cache = WarmActors()  # noqa: SLF001 - Tune's own drops warm actors
         self._bridge.added(trial)
 
-    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
         """What the search decides."""
         del tune_controller
         return self._bridge.reported(trial, result, ended=False)

@@ -131,7 +131,7 @@ class TestEverySearch:
             assert _outcome(resumed) == _outcome(unbroken), f"broken off after {end} events"
 
     def test_all_trials_failing_is_an_end_too(self, algorithm: str) -> None:
-        def fail(config: dict[str, Any], epoch: int) -> float:
+        def fail(*_: Any) -> float:
             raise ValueError("nothing works")
 
         search = make(algorithm, num_trials=5)
@@ -198,7 +198,7 @@ def test_no_search_hangs(algorithm: str, evaluate: Callable[..., float]) -> None
 
 def test_a_plateau_ends_a_trial_and_counts_where_it_was_heading() -> None:
     search = make("random", num_trials=1, plateau_epochs=2)
-    simulate(search, lambda config, epoch: 1.0, slots=1)
+    simulate(search, lambda *_: 1.0, slots=1)
     assert search.trials[0].epoch == 3
     assert search.trials[0].status is Status.COMPLETED
     assert search.reached == Counter({9: 1})

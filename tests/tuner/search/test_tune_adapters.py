@@ -99,7 +99,7 @@ def test_a_trainable_that_raises_fails_alone_and_is_not_tried_again(
 
 
 def test_a_trainable_that_cannot_save_is_refused_where_trials_pause(
-    experiment: Callable[..., Any]
+    experiment: Callable[..., Any],
 ) -> None:
     settings = {**PLAIN, "trainable": "plain_trainable:Unsaved"}
     with pytest.raises(UserError, match="defines no save_checkpoint"):
@@ -159,7 +159,9 @@ def test_a_target_and_a_time_budget_end_the_search_early(
     assert "loss has reached" in met.halted
     assert len(met.trials) < 30
     late = run(
-        experiment(name="late", stop__time_budget=0.2, settings={"sleep": 0.3}, search__num_trials=9)
+        experiment(
+            name="late", stop__time_budget=0.2, settings={"sleep": 0.3}, search__num_trials=9
+        )
     ).search
     assert late.halted == "time budget of 0 s used up"
     assert len(late.trials) < 9

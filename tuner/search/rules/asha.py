@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left, insort
 from heapq import heappop, heappush
+from itertools import pairwise
 
 from tuner.search.rules.rungs import rungs
 from tuner.search.trial import Status, Trial
@@ -17,7 +18,7 @@ class Asha:
     def __init__(self, max_epochs: int, reduction_factor: int) -> None:
         self.eta = reduction_factor
         self._rungs = [_Rung(epochs) for epochs in rungs(max_epochs, reduction_factor)]
-        self._next = {low.epochs: high.epochs for low, high in zip(self._rungs, self._rungs[1:])}
+        self._next = {low.epochs: high.epochs for low, high in pairwise(self._rungs)}
         self._at = {rung.epochs: rung for rung in self._rungs}
 
     def opening(self) -> tuple[int, int]:

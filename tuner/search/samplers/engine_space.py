@@ -21,6 +21,7 @@ from ConfigSpace import (
 )
 from ConfigSpace.util import deactivate_inactive_hyperparameters
 
+
 class EngineSpace:
     """The encoded ``space``, and the way there and back for configurations.
 

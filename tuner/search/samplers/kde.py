@@ -21,7 +21,7 @@ from tuner.search.samplers.random import seed_of
 class KDESampler:
     """Asks hpbandster, in an encoding it can take, with its random state under control.
 
-    ``swallowed`` counts the exceptions that hpbandster catches, logs and answers with a random draw.
+    ``swallowed`` counts the exceptions that hpbandster catches and answers with a random draw.
     """
 
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:

@@ -1,0 +1,1 @@
+"""Commands: one a file, each a function of plain arguments that prints to standard output."""

@@ -1,0 +1,39 @@
+"""What commands make of the arguments that several of them take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserError
+from tuner.experiment import Experiment, load_experiment, parse_override
+
+
+def read_experiment(
+    file: str, data: Path | None, overrides: Sequence[str]
+) -> tuple[Experiment, Path | None]:
+    """The experiment that FILE, --data and --set describe, and the folder that FILE lies in.
+
+    Raises:
+        UserError: they describe none.
+
+    """
+    values = read_overrides(overrides)
+    if data is not None:
+        if not data.is_dir():
+            raise UserError(f"--data is {str(data)!r}: there is no such folder; give one of images")
+        values.setdefault("settings.data", str(data.resolve()))
+        if not file:
+            values.setdefault("name", data.resolve().name)
+    source = file or ("folder" if data else "quickstart")
+    path = Path(source)
+    return load_experiment(source, values), path.resolve().parent if path.exists() else None
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Each ``key.path=value`` as dotted path and value.
+
+    Raises:
+        UserError: one has another form.
+
+    """
+    return dict(parse_override(text) for text in overrides)

@@ -1,0 +1,73 @@
+import json
+import shlex
+from pathlib import Path
+
+from tuner.commands.table import print_table
+from tuner.errors import UserError
+from tuner.history import History, State, read_history
+from tuner.results import best_checkpoint
+
+LABELS = "labels.json"
+"""In ``best/`` where the model tells classes apart, so that ``predict`` can name them."""
+ALWAYS = {"checkpoint", "config.yaml", "metrics.json"}
+"""What ``best/`` holds whatever the trainable; anything more, the trainable wrote to be loaded."""
+
+
+def best(run: Path) -> None:
+    """Print the best trial: its metrics, its hyperparameters, its model and how to use that.
+
+    Raises:
+        UserError: there is no result yet.
+
+    """
+    history = read_history(run)
+    found = best_checkpoint(history.search)
+    if found is None:
+        raise UserError(
+            f"{run} has no result yet ({history.state}); see python -m tuner show {run}"
+        )
+    trial, epoch = found
+    print(f"{history.experiment.name}: trial {trial.number}, epoch {epoch} ({history.state})\n")
+    print_table(["metrics", ""], [(k, f"{v:.6g}") for k, v in trial.results[epoch].items()])
+    print()
+    print_table(["hyperparameters", ""], trial.config.items())
+    print()
+    _print_model(history, (trial.number, epoch))
+
+
+def _print_model(history: History, current: tuple[int, int]) -> None:
+    folder = _shown(history.folder / "best")
+    if not folder.exists():
+        print(f"no model yet: {_when(history)}")
+        return
+    try:
+        holds = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        held = holds["trial"], holds["epoch"]
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{folder} is damaged ({error}); {_when(history)}") from error
+    if held != current:
+        print(f"{folder} still holds trial {held[0]}, epoch {held[1]}: {_when(history)}")
+    _print_use(folder)
+
+
+def _print_use(folder: Path) -> None:
+    written = {path.name for path in folder.iterdir()}
+    if LABELS in written:
+        print(
+            f"model: {folder}\nuse it: python -m tuner predict {shlex.quote(str(folder))} IMAGE..."
+        )
+    elif written - ALWAYS:
+        print(f'model: {folder}\nuse it, in Python: tuner.load_model("{folder}")')
+    elif "checkpoint" in written:
+        print(f"checkpoint: {folder / 'checkpoint'} (the trainable exports no model)")
+
+
+def _when(history: History) -> str:
+    if history.state is State.RUNNING:
+        return "it is written when the run ends"
+    return f"write it with python -m tuner resume {shlex.quote(str(_shown(history.folder)))}"
+
+
+def _shown(path: Path) -> Path:
+    """A path as the user would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,66 @@
+"""A run as its folder tells it, whether it is over, under way or broken off."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tuner.errors import UserError
+from tuner.experiment import Experiment
+from tuner.run import JOURNAL, open_run
+from tuner.search.journal import is_open, read_journal
+from tuner.search.replay import has_ended, replay
+from tuner.search.search import Search
+
+
+class State(StrEnum):
+    """How far a run has come."""
+
+    RUNNING = "running"
+    """A process has its journal open."""
+    INTERRUPTED = "interrupted"
+    """No process has, and there is more to do."""
+    FINISHED = "finished"
+    ENDED_EARLY = "ended early"
+    """By its target, its time budget, or something that had to be mended."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run was to do, and what it has done so far."""
+
+    experiment: Experiment
+    search: Search
+    state: State
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.experiment.folder
+
+
+def read_history(run: str | Path) -> History:
+    """Read a run folder; nothing in it is changed or locked, and no torch, Ray or space is loaded.
+
+    Raises:
+        UserError: ``run`` is no run folder, or a file in it is damaged.
+
+    """
+    experiment = open_run(run)
+    journal = experiment.folder / JOURNAL
+    running = is_open(journal)  # asked first: what ends in between then shows as still running
+    try:
+        search = replay(read_journal(journal), experiment.search)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{journal} cannot be followed ({type(error).__name__}: {error}); it was damaged, or "
+            "written by another version of tuner"
+        ) from error
+    return History(experiment, search, _state(search, running=running))
+
+
+def _state(search: Search, *, running: bool) -> State:
+    if running:
+        return State.RUNNING
+    if not has_ended(search):
+        return State.INTERRUPTED
+    return State.ENDED_EARLY if search.halted else State.FINISHED
