@@ -49,7 +49,8 @@ class Context:
             return None
         from tensorboardX import SummaryWriter
 
-        return SummaryWriter(str(self.log_dir), filename_suffix=".rank0")
+        suffix = f".rank0.epoch{self.epoch}"  # the name has only the second it was opened in
+        return SummaryWriter(str(self.log_dir), filename_suffix=suffix)
 
     def parallel(self, model: nn.Module, **options: Any) -> nn.Module:
         """Move ``model`` to the device and, where there are several ranks, wrap it in DDP.

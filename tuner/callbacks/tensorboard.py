@@ -12,7 +12,7 @@ from tuner.search.search import Event, Search
 
 
 class TensorBoard:
-    """One event file a trial and session, ``<run>/trial_NNNN/events.out.tfevents.*``."""
+    """Event files in ``<run>/trial_NNNN/``, a new one each time a trial goes on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,7 +43,9 @@ class TensorBoard:
         writer = self._writers.get(number)
         if writer is None:
             folder = self._folder / f"trial_{number:04d}"
-            writer = self._writers[number] = SummaryWriter(str(folder), flush_secs=10)
+            suffix = f".epoch{event['epoch']}"  # the name has only the second it was opened in
+            writer = SummaryWriter(str(folder), filename_suffix=suffix)
+            self._writers[number] = writer
             if len(trial.results) == 1:
                 _add_hparams(writer, trial.config, event["metrics"])
         for name, value in event["metrics"].items():

@@ -122,7 +122,7 @@ def events(run_folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_folder / "journal.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+@pytest.mark.parametrize("algorithm", ["grid", "random", "asha", "bohb"])
 def test_slots_stay_warm_and_nothing_is_counted_twice(
     algorithm: str, run: Callable[[Any], Summary], experiment: Callable[..., Any]
 ) -> None:
