@@ -94,3 +94,11 @@ def test_an_interrupted_run_says_how_to_resume(number: int, toy: CommandLine) ->
     if number == signal.SIGINT:
         assert toy(*command.split()[3:]).returncode == 0
         check_whole(toy.folder, 9)
+
+
+def test_what_a_run_rests_on_cannot_change_when_it_is_resumed(toy: CommandLine) -> None:
+    (toy.folder / "runs/toy").mkdir(parents=True)
+    (toy.folder / JOURNAL).touch()
+    done = toy("resume", "runs/toy", "--set", "search.seed=1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --set search.seed: a run that has begun can change")

@@ -42,6 +42,7 @@ def write_best(search: Search, experiment: Experiment, trainable: Trainable) -> 
     (beside / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     if path := trial.checkpoints.get(epoch):
         _write_model(trainable, config, Path(path), beside)
+    write_source(trainable, beside / "source")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
@@ -97,7 +98,7 @@ def load_model(path: str | Path) -> Any:
         raise UserError(
             f"{folder} holds no model ({error}); give a run's folder or its best/"
         ) from error
-    trainable = resolve_trainable(name)
+    trainable = resolve_trainable(name, folder / "source")
     load = getattr(trainable.cls, "load", None)
     if not trainable.is_task or load is None:
         raise UserError(f"{folder}: {name} defines no load(), so there is no model to load")

@@ -74,14 +74,27 @@ def resume_run(
 ) -> Summary:
     """Go on with a run that was interrupted, from its journal.
 
+    Args:
+        run: its folder.
+        address: as for :func:`start_run`.
+        overrides: dotted path -> value, below ``resources`` and ``stop``. The rest is what the
+            journal's results and decisions rest on.
+
     Raises:
         UserError: ``run`` is no run folder, or its experiment cannot run here.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
 
     """
+    for key in overrides or {}:
+        if key.partition(".")[0] not in ("resources", "stop"):
+            raise UserError(
+                f"--set {key}: a run that has begun can change its resources and stop alone; "
+                "start another run for the rest"
+            )
     experiment = open_run(run, overrides)
     source = experiment.folder / SOURCE
     trainable, space = validate(experiment, source)
+    write_experiment(experiment, space)
     return _run(experiment, trainable, space, address, source)
 
 
@@ -265,7 +278,7 @@ def _create_folder(experiment: Experiment) -> None:
 
     """
     folder = experiment.folder
-    if (folder / JOURNAL).exists():
+    if (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size:
         raise UserError(
             f"name is {experiment.name!r}: {_shown(folder)} exists already; go on with "
             f"python -m tuner resume {shlex.quote(_shown(folder))}, or take another name: "
