@@ -1,6 +1,7 @@
 """A user's Task: PyTorch, and no word of Ray."""
 
 import os
+import signal
 import time
 
 import torch
@@ -50,4 +51,4 @@ class Toy(Task):
                 os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Measurements against peers, run by hand: they take minutes and assert nothing."""
