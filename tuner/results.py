@@ -18,7 +18,7 @@ from tuner.errors import UserError
 from tuner.experiment import Experiment
 from tuner.search.search import Search
 from tuner.search.trial import Trial
-from tuner.trainable import Trainable, resolve_trainable
+from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
 
 PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
 
@@ -42,7 +42,7 @@ def write_best(search: Search, experiment: Experiment, trainable: Trainable) -> 
     (beside / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     if path := trial.checkpoints.get(epoch):
         _write_model(trainable, config, Path(path), beside)
-    write_source(trainable, beside / "source")
+    write_source(trainable, beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
@@ -98,7 +98,7 @@ def load_model(path: str | Path) -> Any:
         raise UserError(
             f"{folder} holds no model ({error}); give a run's folder or its best/"
         ) from error
-    trainable = resolve_trainable(name, folder / "source")
+    trainable = resolve_trainable(name, kept_source(name, folder))
     load = getattr(trainable.cls, "load", None)
     if not trainable.is_task or load is None:
         raise UserError(f"{folder}: {name} defines no load(), so there is no model to load")
@@ -167,14 +167,14 @@ def write_experiment(experiment: Experiment, space: Any) -> None:
 
 
 def write_source(trainable: Trainable, folder: Path) -> None:
-    """Copy a user's module of one file, so that the run can be resumed without it.
+    """Copy a user's module of one file into ``folder``, so that this needs it from nowhere else.
 
     What belongs to a package, ours or the user's, must be there to be imported.
     """
     module = sys.modules[trainable.cls.__module__]
     if "." not in module.__name__ and module.__file__:
-        folder.mkdir(exist_ok=True)
-        shutil.copy(module.__file__, folder)
+        (folder / SOURCE).mkdir(exist_ok=True)
+        shutil.copy(module.__file__, folder / SOURCE)
 
 
 def _names(mappings: Any) -> list[str]:

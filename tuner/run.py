@@ -27,9 +27,9 @@ from tuner.search import build_search
 from tuner.search.journal import Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
-from tuner.trainable import Trainable, saves, validate
+from tuner.trainable import Trainable, kept_source, saves, validate
 
-JOURNAL, LOG, SOURCE = "journal.jsonl", "run.log", "source"
+JOURNAL, LOG = "journal.jsonl", "run.log"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def start_run(
     experiment = trainable.settle(experiment, default_configuration(space))
     _create_folder(experiment)
     write_experiment(experiment, space)
-    write_source(trainable, experiment.folder / SOURCE)
+    write_source(trainable, experiment.folder)
     write_environment(experiment.folder)
     return _run(experiment, trainable, space, address, folder)
 
@@ -92,10 +92,10 @@ def resume_run(
                 "start another run for the rest"
             )
     experiment = open_run(run, overrides)
-    source = experiment.folder / SOURCE
+    source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
     write_experiment(experiment, space)
-    return _run(experiment, trainable, space, address, source)
+    return _run(experiment, trainable, space, address, source, go_on=bool(overrides))
 
 
 def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -120,6 +120,8 @@ def _run(
     space: Any,
     address: str | None,
     folder: Path | None,
+    *,
+    go_on: bool = False,
 ) -> Summary:
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(experiment.folder / JOURNAL))
@@ -134,7 +136,8 @@ def _run(
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         run = _Run(experiment, trainable, search, terminal)
-        if search.trials and search.finished:
+        if search.trials and search.finished and not go_on:
+            search.finish()
             return run.finish(slots=0, actors=0)
         run.say(f"run {experiment.folder} (log: {LOG})")
         try:
@@ -193,8 +196,8 @@ class _Run:
     def finish(self, slots: int, actors: int) -> Summary:
         """Write the results; refuse where there are none."""
         best = self.write()
-        if self.search.best is None and self.search.trials:
-            first = next(t.error for t in self.search.trials if t.error)
+        first = next((t.error for t in self.search.trials if t.error), None)
+        if self.search.best is None and first:
             raise UserError(
                 f"every trial failed, the first with {first['type']}: {first['message']} "
                 f"(see {self.experiment.folder / 'trials.csv'})"

@@ -13,6 +13,7 @@ from trainables import TRAINABLES
 from tuner.errors import UserError
 from tuner.experiment import Experiment, explain
 
+SOURCE = "source"
 SAMPLES = 20
 """Configurations that are drawn and checked before a run."""
 
@@ -89,6 +90,15 @@ def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
             "nor a ray.tune.Trainable"
         )
     return Trainable(path, cls, is_task=True)
+
+
+def kept_source(name: str, folder: Path) -> Path | None:
+    """Where ``folder`` keeps the module of a user's trainable; None for the built-in ones.
+
+    Those need no module from a folder, so none there can stand in for an installed one.
+    """
+    builtin = name in TRAINABLES or name in TRAINABLES.values()
+    return None if builtin else folder / SOURCE
 
 
 def add_to_path(folder: Path | None) -> None:

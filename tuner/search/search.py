@@ -50,6 +50,9 @@ class Rule(Protocol):
     def promoted(self, trial: Trial) -> None:
         """``trial`` goes on."""
 
+    def lost(self, trial: Trial) -> None:
+        """``trial`` has failed while it was paused, and will not go on."""
+
     def dropped(self) -> list[Trial]:
         """Paused trials that will never be promoted."""
 
@@ -242,12 +245,18 @@ class Search:
             return []
         return self._forget(trial, set(trial.checkpoints) - {trial.best_epoch})
 
-    def fail(self, number: int, error: dict[str, Any], **extra: Any) -> None:
-        """Hear that a trial's configuration failed; it is not tried again."""
+    def fail(self, number: int, error: dict[str, Any]) -> None:
+        """Hear that a trial's configuration failed; it is not tried again.
+
+        So has a paused one whose checkpoint could not be saved. One that had come to its end just
+        leaves its slot.
+        """
         trial = self.trials[number]
         if trial.resumable:
-            self._commit("fail", trial, error=error, **extra)
+            self._commit("fail", trial, error=error)
             self._drop()
+        elif number in self._active:
+            self._commit("close", trial)
 
     def interrupt(self, number: int, error: dict[str, Any]) -> None:
         """Hear that a trial's process was lost: it is taken up again, ``max_faults`` times."""
@@ -424,9 +433,13 @@ class Search:
         self._account(trial)
 
     def _on_fail(self, trial: Trial, event: Event) -> None:
+        waited = trial.status is Status.PAUSED
         trial.status, trial.error, trial.loss = Status.FAILED, event["error"], math.inf
         self._release(trial)
-        self._account(trial)
+        if waited:
+            self.rule.lost(trial)
+        else:
+            self._account(trial)
 
     def _on_interrupt(self, trial: Trial, event: Event) -> None:
         trial.faults += 1

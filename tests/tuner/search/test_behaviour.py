@@ -196,6 +196,29 @@ def test_no_search_hangs(algorithm: str, evaluate: Callable[..., float]) -> None
             assert max(t.epoch for t in search.trials) == epochs
 
 
+@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_trial_that_cannot_be_saved_fails_and_nobody_waits_for_it(
+    algorithm: str, slots: int
+) -> None:
+    """Its save fails after it was paused, or completed: it is not counted twice, and none hangs."""
+    search = make(algorithm, num_trials=20)
+
+    def fail_some(event: dict[str, Any], search: Search) -> None:
+        if event.get("verdict") in ("pause", "complete") and event["trial"] % 3 == 0:
+            search.fail(event["trial"], {"type": "OSError", "message": "no space left"})
+
+    search.subscribe(fail_some)
+    simulate(search, curve, slots=slots)
+    assert len(search.trials) == 20
+    assert search.reached == search.sampler.told
+    assert search.reached.total() == len(search.trials) + search.promotions
+    failed = [t.number for t in search.trials if t.status is Status.FAILED]
+    assert failed
+    assert all(number % 3 == 0 for number in failed)
+    assert any(t.epoch == 9 for t in search.trials)
+
+
 def test_a_plateau_ends_a_trial_and_counts_where_it_was_heading() -> None:
     search = make("random", num_trials=1, plateau_epochs=2)
     simulate(search, lambda *_: 1.0, slots=1)

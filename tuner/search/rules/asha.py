@@ -42,6 +42,9 @@ class Asha:
     def promoted(self, trial: Trial) -> None:
         """Nothing to note: the trial is no longer paused, and its rung sees that."""
 
+    def lost(self, trial: Trial) -> None:
+        """Nothing to note: it is no longer paused, and keeps its rank, as one that stays behind."""
+
     def dropped(self) -> list[Trial]:
         """Nobody: a better rank may come with later arrivals."""
         return []

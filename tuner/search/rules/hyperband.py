@@ -70,6 +70,16 @@ class HyperBand:
         if trial in bracket.promotable:  # not so where the search sent it to max_epochs by itself
             bracket.promotable.remove(trial)
 
+    def lost(self, trial: Trial) -> None:
+        """Nobody waits for the trial at the next rung; at its own it has been counted."""
+        bracket = self._brackets[trial.bracket]
+        if trial not in bracket.promotable:
+            return
+        bracket.promotable.remove(trial)
+        bracket.sizes[bracket.rung] -= 1
+        if len(bracket.arrivals) == bracket.sizes[bracket.rung]:
+            self._halve(bracket)
+
     def dropped(self) -> list[Trial]:
         """Who was not promoted, since this was last asked."""
         dropped, self._dropped = self._dropped, []

@@ -25,6 +25,9 @@ class RunAll:
     def promoted(self, trial: Trial) -> None:
         """Nothing to note."""
 
+    def lost(self, trial: Trial) -> None:
+        """Nobody is ever paused."""
+
     def dropped(self) -> list[Trial]:
         """Nobody is ever dropped."""
         return []
