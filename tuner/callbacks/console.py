@@ -122,7 +122,7 @@ def _line(event: Event, search: Search) -> str:
         case "start":
             return f"{name} started, to epoch {trial.target}: {describe(trial.config)}"
         case "result":
-            done = "completed at" if event["verdict"] == "complete" else "epoch"
+            done = "completed at epoch" if event["verdict"] == "complete" else "epoch"
             value = event["metrics"][search.metric]
             done = f"{name} {done} {event['epoch']}"
             return f"{done}: {search.metric} {value:.4f}   [{_best(search)}]"
