@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import EXAMPLES, CommandLine
+from trainables.checkpoint import load_state
 
 JOURNAL = Path("runs/toy/journal.jsonl")
 
@@ -61,6 +62,8 @@ def check_whole(folder: Path, trials: int) -> None:
     best = min(results, key=lambda e: e["metrics"]["loss"])
     written = json.loads((folder / "runs/toy/best/metrics.json").read_text())
     assert (written["trial"], written["epoch"]) == (best["trial"], best["epoch"])
+    checkpoint = load_state(folder / "runs/toy/best/checkpoint")
+    assert checkpoint["epoch"] == best["epoch"], "another epoch's weights"
 
 
 @pytest.mark.parametrize("algorithm", ["asha", "bohb"])

@@ -19,6 +19,9 @@ from trainables.rank import Failure, Outcome, Rank, TrialSpec
 GRACE_SECONDS = 8.0
 """How long the other ranks may take to come out of their collectives after one has failed."""
 
+START_SECONDS = 300.0
+"""How long the peers may take to start: they import torch, perhaps from a network file system."""
+
 
 class RankLostError(RuntimeError):
     """A rank's process or connection is gone; the trial must go on in new processes."""
@@ -62,6 +65,19 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
             self._built = False
             return {"failure": {**vars(outcome.failure)}}
         return {**outcome.value, "should_checkpoint": True}
+
+    def restore(self, checkpoint_path: Any) -> None:
+        """Refuse a checkpoint that Ray would unpickle; ours hold no such file.
+
+        Raises:
+            ValueError: the checkpoint holds one.
+
+        """
+        checkpoint = getattr(checkpoint_path, "checkpoint", checkpoint_path)
+        pickled = f"{checkpoint.path}/_dict_checkpoint.pkl"
+        if checkpoint.filesystem.get_file_info(pickled).is_file:
+            raise ValueError(f"{pickled} is none of ours: a checkpoint of a Task is not pickled")
+        super().restore(checkpoint_path)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the Task's state and the epoch it belongs to.
@@ -127,6 +143,9 @@ class RankGroup:
         """
         if self._formed or self._size == 1:
             return
+        # every peer is up, and what an earlier abort has still to do is done
+        aborts = [peer.abort.remote() for peer in self._peers]
+        ray.wait(aborts, num_returns=len(aborts), timeout=START_SECONDS)
         host = ray.util.get_node_ip_address()
         store = open_store(host)  # lives until every rank has joined
         if failure := self.call("join", host, store.port).failure:

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import threading
 from contextlib import suppress
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
 
+_abort_lock = threading.Lock()
 _connections: dict[int, int] = {}
 """The group's sockets: file descriptor -> inode, which tells whether it is still the same one."""
 
@@ -46,8 +48,8 @@ def join_group(store: Store, rank: int, world_size: int, device: torch.device) -
         device_id=device if device.type == "cuda" else None,
     )
     opened = dict(_sockets().items() - before.items())
-    _connections.clear()
-    _connections.update(_group_connections(opened, store, rank, world_size))
+    if device.type != "cuda":
+        _connections.update(_group_connections(opened, store, rank, world_size))
 
 
 def abort_group() -> None:
@@ -56,22 +58,23 @@ def abort_group() -> None:
     gloo closes its connections only when the last reference to the group goes, and a model in DDP
     holds one; so they are shut down from outside. NCCL must be aborted on every rank.
     """
-    for descriptor, inode in _connections.items():
-        with suppress(OSError):  # closed already
-            if os.fstat(descriptor).st_ino == inode:
-                with _borrowed(descriptor) as connection:
-                    connection.shutdown(socket.SHUT_RDWR)
-    _connections.clear()
-    if dist.is_initialized():
-        dist.distributed_c10d._abort_process_group()  # noqa: SLF001 - destroy waits for the others
+    with _abort_lock:  # the thread that wakes from its collective aborts too
+        for descriptor, inode in _connections.items():
+            with suppress(OSError):  # closed already
+                if os.fstat(descriptor).st_ino == inode:
+                    with _borrowed(descriptor) as connection:
+                        connection.shutdown(socket.SHUT_RDWR)
+        _connections.clear()
+        if dist.is_initialized():
+            dist.distributed_c10d._abort_process_group()  # noqa: SLF001 - destroy waits for the others
 
 
 def is_group_error(error: BaseException) -> bool:
     """Whether ``error`` says that a collective broke, which is seldom the first cause."""
     if isinstance(error, dist.DistError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(mark in text for mark in ("gloo", "NCCL"))
+    marks = ("gloo", "NCCL", "process group has not been initialized")
+    return isinstance(error, RuntimeError | ValueError) and any(m in str(error) for m in marks)
 
 
 def _group_connections(

@@ -1,5 +1,6 @@
 """One rank of a trial: a Task in a process that outlives it. Nothing of Ray."""
 
+import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ import torch
 
 from trainables.process_group import abort_group, is_group_error, join_group, join_store
 from trainables.task import Context, Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,10 @@ class Rank:
             self._context.close()
             self._context = None
         if task is not None:
-            task.close()
+            try:
+                task.close()
+            except Exception:  # its trial is over, and must not fail the next one
+                logger.exception("close() of a Task failed")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -133,16 +139,16 @@ def import_task(path: str) -> type[Task]:
     """
     module_name, _, class_name = path.partition(":")
     try:
-        found = getattr(import_module(module_name), class_name)
-    except ImportError as error:
+        found = getattr(import_module(module_name), class_name, None)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"trainable is {path!r}: cannot import {module_name!r} ({error})"
+            f"trainable is {path!r}: cannot import {module_name!r} ({reason})"
         ) from error
-    except AttributeError as error:
-        raise ValueError(
-            f"trainable is {path!r}: {module_name!r} defines no {class_name!r}"
-        ) from error
-    assert isinstance(found, type)
+    if not isinstance(found, type):
+        raise ValueError(  # noqa: TRY004 - a wrong name, not a wrong type
+            f"trainable is {path!r}: {module_name!r} defines no class {class_name!r}"
+        )
     return found
 
 

@@ -86,7 +86,14 @@ def fitting_slots(
 
 
 def _fit(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
-    return min(int(node.get(key, 0) / amount + 1e-9) for key, amount in bundle.items())
+    return min(_shares(node.get(key, 0), amount) for key, amount in bundle.items())
+
+
+def _shares(held: float, amount: float) -> int:
+    """How often ``amount`` goes into what a node holds; parts of a GPU lie on one GPU each."""
+    if amount < 1 and held >= 1:
+        return int(1 / amount + 1e-9) * int(held)
+    return int(held / amount + 1e-9)
 
 
 def _label(resource: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from tuner.errors import UserError
 from tuner.search import SearchSettings
@@ -124,6 +124,13 @@ class Experiment(BaseModel):
     cache: str = Field(
         "~/.cache/tuner", description="a folder a node for decoded data, shared by all runs"
     )
+
+    @field_validator("storage")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("it must be a folder; object storage is not supported yet")
+        return value
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -28,8 +28,8 @@ def captured(log: Path) -> Iterator[TextIO]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        terminal.flush()
         for target, source in zip((1, 2), saved, strict=True):
             os.dup2(source, target)
             os.close(source)
-        terminal.close()
+        with suppress(OSError):  # the reader of a pipe may be gone
+            terminal.close()

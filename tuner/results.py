@@ -52,6 +52,8 @@ def best_checkpoint(search: Search) -> tuple[Trial, int] | None:
     """The best (trial, epoch), among those whose checkpoint is kept where any is."""
     if search.best is None:
         return None
+    if search.best.best_epoch in search.best.checkpoints:
+        return search.best, search.best.best_epoch
     kept = [
         (search.sign * trial.results[epoch][search.metric], trial.number, trial, epoch)
         for trial in search.trials
@@ -182,7 +184,9 @@ def _names(mappings: Any) -> list[str]:
 
 
 def _write_yaml(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+    beside.replace(path)
 
 
 def _git(*command: str) -> str | None:
@@ -191,6 +195,7 @@ def _git(*command: str) -> str | None:
             ["git", *command],  # noqa: S607
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=10,
             check=True,
         )

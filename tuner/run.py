@@ -63,10 +63,11 @@ def start_run(
     trainable, space = validate(experiment, folder)
     experiment = trainable.settle(experiment, default_configuration(space))
     _create_folder(experiment)
-    write_experiment(experiment, space)
-    write_source(trainable, experiment.folder)
-    write_environment(experiment.folder)
-    return _run(experiment, trainable, space, address, folder)
+    with Journal(experiment.folder / JOURNAL) as journal:  # no other process comes in between
+        write_experiment(experiment, space)
+        write_source(trainable, experiment.folder)
+        write_environment(experiment.folder)
+        return _run(experiment, trainable, space, journal, address=address, folder=folder)
 
 
 def resume_run(
@@ -94,8 +95,17 @@ def resume_run(
     experiment = open_run(run, overrides)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
-    write_experiment(experiment, space)
-    return _run(experiment, trainable, space, address, source, go_on=bool(overrides))
+    with Journal(experiment.folder / JOURNAL) as journal:
+        write_experiment(experiment, space)
+        return _run(
+            experiment,
+            trainable,
+            space,
+            journal,
+            address=address,
+            folder=source,
+            go_on=bool(overrides),
+        )
 
 
 def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -118,13 +128,13 @@ def _run(
     experiment: Experiment,
     trainable: Trainable,
     space: Any,
+    journal: Journal,
+    *,
     address: str | None,
     folder: Path | None,
-    *,
     go_on: bool = False,
 ) -> Summary:
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(experiment.folder / JOURNAL))
         search = build_search(
             experiment.search,
             space,

@@ -53,7 +53,7 @@ class Trainable:
         if not self.is_task or getattr(self.cls, "Config", None) is None:
             return experiment
         config = self.cls.Config(**{**experiment.settings, **hyperparameters})
-        settings = {key: getattr(config, key) for key in experiment.settings}
+        settings = {key: getattr(config, key, value) for key, value in experiment.settings.items()}
         return experiment.model_copy(update={"settings": settings})
 
 
@@ -103,8 +103,8 @@ def kept_source(name: str, folder: Path) -> Path | None:
 
 def add_to_path(folder: Path | None) -> None:
     """Let modules beside the experiment file, and in the current folder, be imported."""
-    for path in (folder, Path.cwd()):  # the current folder goes first
-        if path is not None and str(path.resolve()) not in sys.path:
+    for path in (Path.cwd(), folder):  # the file's folder ends up first, as on the workers
+        if path is not None and sys.path[0] != str(path.resolve()):
             sys.path.insert(0, str(path.resolve()))
 
 

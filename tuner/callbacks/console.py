@@ -1,6 +1,7 @@
 """Progress: a live table in a terminal, one line a change elsewhere."""
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -58,7 +59,8 @@ class Progress:
                 return
             self._last_line = time.monotonic()
         if line:
-            self.console.print(Text(line))
+            with suppress(OSError):  # the reader of a pipe may be gone; the run goes on
+                self.console.print(Text(line))
 
     def _table(self) -> Group:
         search = self._search

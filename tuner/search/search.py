@@ -401,6 +401,7 @@ class Search:
     def _on_resume(self, trial: Trial, event: Event) -> None:
         trial.status, trial.target, trial.slot = Status.RUNNING, event["target"], event["slot"]
         self._active[trial.number] = trial
+        trial.attempts += 1
         self.promotions += 1
         self.rule.promoted(trial)
 
@@ -461,6 +462,8 @@ class Search:
     def _lose(self, trial: Trial) -> None:
         """The process of an active trial is gone: queue the trial, if there is a reason to."""
         unsaved = trial is self.best and trial.best_epoch not in trial.checkpoints
+        if self.halted and trial.status is Status.RUNNING:
+            trial.status = Status.STOPPED
         if trial.status is Status.RUNNING or (unsaved and trial.faults <= self.max_faults):
             self._interrupted.append(trial)
         else:

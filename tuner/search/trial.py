@@ -50,7 +50,7 @@ class Trial:
     checkpoints: dict[int, str] = field(default_factory=dict)
     """Epoch -> where its checkpoint lies; only those that are kept."""
     attempts: int = 1
-    """Times it was put on a slot from nothing or from a checkpoint after a fault."""
+    """Times it was put on a slot. Each may be a new Tune trial, with a folder of its own."""
     faults: int = 0
     error: dict[str, Any] | None = None
 

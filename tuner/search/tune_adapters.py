@@ -234,6 +234,7 @@ class TuneBridge:
                 f"search.metric is {self.search.metric!r}, which the trainable does not report; "
                 f"it reports: {names}"
             )
+            self.search.fail(trial.number, {"type": "NoMetric", "message": str(self.problem)})
             self.search.halt(str(self.problem))
             return str(TrialScheduler.STOP)
         return str(DECISIONS[self.search.report(trial.number, epoch, metrics, ended=ended)])
@@ -377,14 +378,20 @@ class TrialWatcher(Callback):  # type: ignore[misc]
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that the trainable reported, and the seconds that the epoch took."""
+    plain = {name: value.item() if _is_scalar(value) else value for name, value in result.items()}
     numbers = {
         name: float(value) if isinstance(value, float) else int(value)
-        for name, value in result.items()
+        for name, value in plain.items()
         if isinstance(value, bool | int | float)
         and name not in AUTOFILLED
         and not name.startswith("config/")
     }
     return {**numbers, "seconds": round(float(result.get("time_this_iter_s") or 0.0), 3)}
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether it is a number of numpy or torch."""
+    return hasattr(value, "item") and getattr(value, "ndim", 1) == 0
 
 
 def _below(result: Mapping[str, Any], prefix: str) -> dict[str, Any]:

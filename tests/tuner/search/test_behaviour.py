@@ -219,6 +219,29 @@ def test_a_trial_that_cannot_be_saved_fails_and_nobody_waits_for_it(
     assert any(t.epoch == 9 for t in search.trials)
 
 
+def test_a_trial_promoted_in_a_later_session_has_a_folder_of_its_own() -> None:
+    """It is a new Tune trial there, whose checkpoints count from the start again."""
+    journal = MemoryJournal()
+    search = make("asha", journal, num_trials=1)
+    trial = search.next_job()
+    assert trial is not None
+    search.report(0, 1, {"loss": 1.0})
+    assert (trial.status, trial.attempts) == (Status.PAUSED, 1)
+    later = make("asha", MemoryJournal(journal.written), num_trials=1)
+    later.open_session()
+    again = later.next_job()
+    assert again is not None
+    assert (again.number, again.attempts) == (0, 2)
+
+
+def test_a_trial_lost_after_the_halt_is_not_taken_up_again() -> None:
+    search = make("random")
+    search.next_job()
+    search.halt("enough")
+    search.interrupt(0, {"message": "gone"})
+    assert search.finished
+
+
 def test_a_plateau_ends_a_trial_and_counts_where_it_was_heading() -> None:
     search = make("random", num_trials=1, plateau_epochs=2)
     simulate(search, lambda *_: 1.0, slots=1)
