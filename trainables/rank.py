@@ -24,7 +24,6 @@ class TrialSpec:
     task: str
     """``package.module:Class`` of the Task."""
     config: dict[str, Any]
-    number: int
     seed: int
     max_epochs: int
     cache_dir: str

@@ -237,7 +237,6 @@ class _Run:
         spec = {
             "task": self.trainable.path,
             "config": values,
-            "number": trial.number,
             "seed": _trial_seed(search.seed, trial.number),
             "max_epochs": search.max_epochs,
             "cache_dir": str(Path(self.experiment.cache).expanduser()),
