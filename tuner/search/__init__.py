@@ -10,15 +10,15 @@ if TYPE_CHECKING:  # ConfigSpace is slow to import, and reading a journal does n
 
     from tuner.search.search import EventLog, Rule, Sampler, Search
 
-__all__ = ["SEARCHES", "SearchSettings", "build_rule", "build_search"]
+__all__ = ["SEARCHES", "SearchSettings", "build_rule", "build_sampler", "build_search"]
 
-SEARCHES: dict[str, tuple[str, str]] = {
-    "grid": ("grid", "run_all"),
-    "random": ("random", "run_all"),
-    "asha": ("random", "asha"),
-    "bohb": ("kde", "hyperband"),
+SEARCHES: dict[str, str] = {
+    "grid": "run_all",
+    "random": "run_all",
+    "asha": "asha",
+    "bohb": "hyperband",
 }
-"""Algorithm -> its sampler (which configuration next) and its rule (who goes on)."""
+"""Algorithm -> its rule (who goes on). What picks its configurations is in the settings."""
 
 
 def build_search(
@@ -31,7 +31,7 @@ def build_search(
     from search_spaces import default_configuration
     from tuner.search.search import Search
 
-    sampler = _build_sampler(SEARCHES[settings.algorithm][0], space, settings.seed)
+    sampler = build_sampler(settings, space)
     num_trials = settings.num_trials
     initial = [default_configuration(space)]
     if points := getattr(sampler, "points", None):
@@ -49,18 +49,26 @@ def build_search(
     )
 
 
-def _build_sampler(name: str, space: "ConfigurationSpace", seed: int) -> "Sampler":
-    if name == "grid":
-        from tuner.search.samplers.grid import GridSampler
-
-        return GridSampler(space)
-    if name == "kde":
-        from tuner.search.samplers.kde import KDESampler
-
-        return KDESampler(space, seed)
+def build_sampler(settings: SearchSettings, space: "ConfigurationSpace") -> "Sampler":
+    """What picks the configurations of ``space``."""
+    from tuner.search.samplers.grid import GridSampler
     from tuner.search.samplers.random import RandomSampler
 
-    return RandomSampler(space, seed)
+    if settings.picks_by == "grid":
+        return GridSampler(space)
+    if settings.picks_by == "random":
+        return RandomSampler(space, settings.seed)
+    if settings.picks_by == "gp":
+        from tuner.search.samplers.gaussian_process import GaussianProcessSampler
+
+        return GaussianProcessSampler(space, settings.seed)
+    if settings.picks_by == "tpe":
+        from tuner.search.samplers.parzen import ParzenSampler
+
+        return ParzenSampler(space, settings.seed)
+    from tuner.search.samplers.kde import KDESampler
+
+    return KDESampler(space, settings.seed)
 
 
 def build_rule(settings: SearchSettings, num_trials: int) -> "Rule":
@@ -74,4 +82,4 @@ def build_rule(settings: SearchSettings, num_trials: int) -> "Rule":
         "asha": lambda: Asha(settings.max_epochs, settings.reduction_factor),
         "hyperband": lambda: HyperBand(settings.max_epochs, settings.reduction_factor, num_trials),
     }
-    return rules[SEARCHES[settings.algorithm][1]]()
+    return rules[SEARCHES[settings.algorithm]]()

@@ -28,6 +28,9 @@ class Sampler(Protocol):
     def propose(self, number: int) -> tuple[dict[str, Any], str]:
         """The configuration of trial ``number`` and its origin: grid, random or model."""
 
+    def started(self, config: Mapping[str, Any]) -> None:
+        """Hear that ``config`` is tried: proposed, replayed, or given by the user."""
+
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
         """Hear what ``config`` reached after ``budget`` epochs; ``inf`` where it failed."""
 
@@ -391,6 +394,7 @@ class Search:
         trial = Trial(event["trial"], **{key: event[key] for key in fields})
         self.trials.append(trial)
         self._active[trial.number] = trial
+        self.sampler.started(trial.config)
         self.rule.started(trial)
 
     def _on_restart(self, trial: Trial, event: Event) -> None:

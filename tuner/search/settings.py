@@ -1,8 +1,11 @@
 """The ``search`` section of an experiment."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+SAMPLERS = {"grid": "grid", "random": "random", "asha": "random", "bohb": "kde"}
+"""Algorithm -> the sampler it has where none is named."""
 
 
 class SearchSettings(BaseModel):
@@ -12,6 +15,11 @@ class SearchSettings(BaseModel):
 
     algorithm: Literal["grid", "random", "asha", "bohb"] = Field(
         "bohb", description="how configurations are picked and who goes on"
+    )
+    sampler: Literal["random", "gp", "tpe", "kde"] | None = Field(
+        None,
+        description="asha, bohb: what picks configurations: draws, a Gaussian process, a tree of "
+        "Parzen estimators, or hpbandster's kernel densities; null: asha draws, bohb has kde",
     )
     metric: str = Field("val_accuracy", description="the metric to search on, as the task names it")
     mode: Literal["min", "max"] = Field("max", description="whether less or more of it is better")
@@ -23,3 +31,31 @@ class SearchSettings(BaseModel):
         3, ge=2, description="asha, bohb: one in so many goes on from each rung"
     )
     seed: int = Field(0, ge=0, description="of everything random: the search and the training")
+    initial: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="your own guesses, tried right after the default configuration; what a guess "
+        "leaves out is as in the default",
+    )
+    warm_start: list[str] = Field(
+        default_factory=list,
+        description="run folders whose results the model learns from, and whose best "
+        "configurations are tried first",
+    )
+
+    @property
+    def picks_by(self) -> str:
+        """The sampler's name: the one asked for, or the algorithm's own."""
+        return self.sampler or SAMPLERS[self.algorithm]
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ValueError: a sampler for a search that has its own way to pick.
+
+        """
+        if self.sampler and self.algorithm in ("grid", "random"):
+            raise ValueError(
+                f"sampler is {self.sampler!r} and algorithm is {self.algorithm!r}: a sampler is "
+                "for asha and bohb; leave it out"
+            )

@@ -1,5 +1,6 @@
 """A search under a simulated clock: for plans, tests and benchmarks."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -22,9 +23,14 @@ class Simulated:
 
 
 def simulate(
-    search: Search, evaluate: Evaluate, *, slots: int, epoch_seconds: float = 1.0
+    search: Search,
+    evaluate: Evaluate,
+    *,
+    slots: int,
+    epoch_seconds: float = 1.0,
+    time_budget: float = math.inf,
 ) -> Simulated:
-    """Run ``search`` to its end on ``slots`` slots.
+    """Run ``search`` on ``slots`` slots to its end, or for ``time_budget`` simulated seconds.
 
     Raises:
         RuntimeError: the search hangs: slots are free, nothing runs, and it is not finished.
@@ -35,6 +41,8 @@ def simulate(
     running: list[tuple[float, int, Trial, int]] = []  # end of epoch, order, trial, its slot
     order = 0
     while True:
+        if now >= time_budget:
+            search.halt(f"{time_budget:g} s are over")
         while free:
             decisions += 1
             trial = search.next_job(free[-1])

@@ -15,6 +15,9 @@ class BlankSampler:
         """The trial's number, for want of anything else."""
         return {"trial": number}, "nobody"
 
+    def started(self, config: Mapping[str, Any]) -> None:
+        """Nothing to note."""
+
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: ARG002
         """Count it."""
         self.told[budget] += 1

@@ -20,6 +20,9 @@ class GridSampler:
         """Point ``number`` of the grid."""
         return dict(self.points[number]), "grid"
 
+    def started(self, config: Mapping[str, Any]) -> None:
+        """Nothing to note."""
+
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: ARG002
         """Count it; a grid learns nothing."""
         self.told[budget] += 1

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -15,25 +14,23 @@ from hpbandster.optimizers.config_generators.bohb import BOHB
 
 from search_spaces import plain, sample, to_configuration
 from tuner.search.samplers.engine_space import EngineSpace
-from tuner.search.samplers.random import seed_of
+from tuner.search.samplers.sampler import SpaceSampler, seed_of
 
 
-class KDESampler:
+class KDESampler(SpaceSampler):
     """Asks hpbandster, in an encoding it can take, with its random state under control.
 
     ``swallowed`` counts the exceptions that hpbandster catches and answers with a random draw.
     """
 
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:
-        self.space, self.seed = space, seed
-        self.told: Counter[int] = Counter()
+        super().__init__(space, seed)
         self.swallowed = 0
         self._encoding = EngineSpace(space)
         self._engine = BOHB(self._encoding.space, logger=self._logger()) if self._learns else None
 
-    def propose(self, number: int) -> tuple[dict[str, Any], str]:
+    def _pick(self, seed: int) -> tuple[dict[str, Any], str]:
         """The model's pick, or a random one where it has none yet or explores."""
-        seed = seed_of(self.seed, number)
         if self._engine is None:
             return sample(self.space, seed), "random"
         with self._seeded(seed):
@@ -44,7 +41,7 @@ class KDESampler:
                     return plain(configuration), origin
         return sample(self.space, seed), "random"
 
-    def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+    def _learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
         """Pass one result on to the model of its budget."""
         if self._engine is not None:
             values = self._encoding.encode(to_configuration(self.space, dict(config)))
@@ -56,7 +53,6 @@ class KDESampler:
             )
             with self._seeded(seed_of(self.seed, 2**31 + self.told.total())):
                 self._engine.new_result(job)
-        self.told[budget] += 1
 
     @property
     def _learns(self) -> bool:
