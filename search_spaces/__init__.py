@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the names below load ConfigSpace, which takes most of a sec
     from search_spaces.convert import dump_space
     from search_spaces.loading import load_space
     from search_spaces.sampling import (
+        complete,
         default_configuration,
         grid,
         grid_size,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # the names below load ConfigSpace, which takes most of a sec
 __all__ = [
     "SPACES",
     "SpaceError",
+    "complete",
     "default_configuration",
     "dump_space",
     "grid",

@@ -46,6 +46,30 @@ def default_configuration(space: ConfigurationSpace) -> dict[str, Any]:
     return plain(space.get_default_configuration())
 
 
+def complete(space: ConfigurationSpace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The default configuration with the ``given`` values in place.
+
+    What they make active has its default, what they make inactive is left out.
+
+    Raises:
+        SpaceError: a name or a value is none of the space's, or a forbidden clause refuses them.
+
+    """
+    for name, value in given.items():
+        if name not in space:
+            raise SpaceError(f"{name} is no hyperparameter of the space: {near(name, space)}")
+        if not space[name].legal_value(value):
+            raise SpaceError(f"{name} is {value!r}, and must be in: {space[name]}")
+    values = {name: space[name].default_value for name in space} | dict(given)
+    chosen = _combinations(space, tuple(space), lambda hp: (_plain(hp, values[hp.name]),))
+    if (configuration := next(chosen, None)) is None:
+        raise SpaceError(
+            f"{dict(given)} with the defaults for the rest is refused by a forbidden clause; "
+            "change a value"
+        )
+    return configuration
+
+
 def sample(
     space: ConfigurationSpace, seed: int | Sequence[int] | np.random.Generator
 ) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import UserError
-from tuner.experiment import Experiment
-from tuner.run import JOURNAL, open_run
+from tuner.experiment import Experiment, load_experiment
 from tuner.search.journal import is_open, read_journal
 from tuner.search.replay import has_ended, replay
 from tuner.search.search import Search
+
+JOURNAL = "journal.jsonl"
 
 
 class State(StrEnum):
@@ -36,6 +38,22 @@ class History:
     def folder(self) -> Path:
         """The run's folder."""
         return self.experiment.folder
+
+
+def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """The experiment of a run folder, with its storage where the folder now is.
+
+    Raises:
+        UserError: ``run`` is no run folder.
+
+    """
+    folder = Path(run).expanduser().resolve()
+    if not (folder / JOURNAL).is_file():
+        raise UserError(
+            f"{run} is no run folder: it has no {JOURNAL}; give a folder such as runs/NAME"
+        )
+    place = {"name": folder.name, "storage": str(folder.parent)}
+    return load_experiment(folder / "experiment.yaml", {**(overrides or {}), **place})
 
 
 def read_history(run: str | Path) -> History:

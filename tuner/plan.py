@@ -14,8 +14,9 @@ from typing import Any
 from tuner.cluster import cluster, count_slots, fitting_slots
 from tuner.errors import InterruptedRunError
 from tuner.experiment import Experiment, Stop
+from tuner.history import JOURNAL
 from tuner.output import captured
-from tuner.run import JOURNAL, Summary, start_run
+from tuner.run import Summary, start_run
 from tuner.search import build_rule
 from tuner.search.journal import NoJournal, read_journal
 from tuner.search.samplers.blank import BlankSampler
@@ -86,6 +87,7 @@ def _simulate(
         max_epochs=settings.max_epochs,
         metric="quality",
         mode="max",
+        default=None if settings.algorithm == "grid" else {"trial": 0},
     )
     took = simulate(
         search,
@@ -116,7 +118,14 @@ def probe(experiment: Experiment, address: str | None, folder: Path | None) -> C
 
     """
     storage = Path(tempfile.mkdtemp(prefix="tuner-plan-"))
-    once = {"algorithm": "random", "num_trials": 1, "max_epochs": PROBE_EPOCHS}
+    once: dict[str, Any] = {
+        "algorithm": "random",
+        "sampler": None,
+        "initial": [],
+        "warm_start": [],
+        "num_trials": 1,
+        "max_epochs": PROBE_EPOCHS,
+    }
     trial = experiment.model_copy(
         update={
             "name": "probe",

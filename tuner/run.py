@@ -13,8 +13,10 @@ from typing import Any, TextIO
 
 from tuner.callbacks.console import Progress
 from tuner.cluster import cluster, count_slots, environment
+from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
-from tuner.experiment import Experiment, load_experiment
+from tuner.experiment import Experiment
+from tuner.history import JOURNAL, open_run
 from tuner.output import captured
 from tuner.results import (
     write_best,
@@ -29,7 +31,7 @@ from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.trainable import Trainable, kept_source, saves, validate
 
-JOURNAL, LOG = "journal.jsonl", "run.log"
+LOG = "run.log"
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,15 @@ def start_run(
 
     trainable, space = validate(experiment, folder)
     experiment = trainable.settle(experiment, default_configuration(space))
+    earlier = read_earlier(experiment, space)
     _create_folder(experiment)
     with Journal(experiment.folder / JOURNAL) as journal:  # no other process comes in between
         write_experiment(experiment, space)
         write_source(trainable, experiment.folder)
         write_environment(experiment.folder)
-        return _run(experiment, trainable, space, journal, address=address, folder=folder)
+        return _run(
+            experiment, trainable, space, journal, address=address, folder=folder, earlier=earlier
+        )
 
 
 def resume_run(
@@ -108,22 +113,6 @@ def resume_run(
         )
 
 
-def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
-    """The experiment of a run folder, with its storage where the folder now is.
-
-    Raises:
-        UserError: ``run`` is no run folder.
-
-    """
-    folder = Path(run).expanduser().resolve()
-    if not (folder / JOURNAL).is_file():
-        raise UserError(
-            f"{run} is no run folder: it has no {JOURNAL}; give a folder such as runs/NAME"
-        )
-    place = {"name": folder.name, "storage": str(folder.parent)}
-    return load_experiment(folder / "experiment.yaml", {**(overrides or {}), **place})
-
-
 def _run(
     experiment: Experiment,
     trainable: Trainable,
@@ -132,6 +121,7 @@ def _run(
     *,
     address: str | None,
     folder: Path | None,
+    earlier: Earlier | None = None,
     go_on: bool = False,
 ) -> Summary:
     with ExitStack() as stack:
@@ -143,6 +133,8 @@ def _run(
             plateau_epochs=experiment.stop.plateau_epochs,
             target=experiment.stop.target,
         )
+        if earlier:
+            search.learn(**vars(earlier))
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         run = _Run(experiment, trainable, search, terminal)

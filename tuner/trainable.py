@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from trainables import TRAINABLES
 from tuner.errors import UserError
 from tuner.experiment import Experiment, explain
+from tuner.search.given import given_configurations
 
 SOURCE = "source"
 SAMPLES = 20
@@ -130,6 +131,11 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
             trainable.check({**experiment.settings, **hyperparameters}, ranks)
         except ValueError as error:
             raise UserError(_blame(error, experiment, hyperparameters)) from error
+    for number, config in enumerate(given_configurations(experiment.search, space)):
+        try:
+            trainable.check({**experiment.settings, **config}, ranks)
+        except ValueError as error:
+            raise UserError(f"search.initial, configuration {number}: {error}") from error
     _check_pausing(experiment, trainable)
     return trainable, space
 

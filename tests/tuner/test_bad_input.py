@@ -50,6 +50,30 @@ def data(name: str) -> dict[str, Any]:
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown key": ({"serch": {}}, ["unknown key serch", "did you mean search?"]),
     "wrong type": ({"search": {"num_trials": "x"}}, ["search.num_trials is 'x'", "integer"]),
+    "sampler of a search without one": (
+        {"search": {"algorithm": "random", "sampler": "gp"}},
+        ["search: sampler is 'gp' and algorithm is 'random'", "leave it out"],
+    ),
+    "guess of a name that is none": (
+        {"search": {"num_trials": 3, "initial": [{}, {"learning_rte": 0.1}]}},
+        ["search.initial[1]: learning_rte is no hyperparameter", "learning_rate"],
+    ),
+    "guess out of bounds": (
+        {"search": {"num_trials": 2, "initial": [{"learning_rate": 5}]}},
+        ["search.initial[0]: learning_rate is 5", "0.1"],
+    ),
+    "more guesses than trials": (
+        {"search": {"num_trials": 1, "initial": [{"learning_rate": 0.01}]}},
+        ["search: initial has 1 configurations", "num_trials, 1"],
+    ),
+    "guesses for a grid": (
+        {"search": {"algorithm": "grid", "initial": [{}]}},
+        ["search: algorithm is 'grid'", "initial"],
+    ),
+    "warm start from no run": (
+        {"search": {"num_trials": 2, "warm_start": ["nowhere"]}},
+        ["nowhere is no run folder", "search.warm_start"],
+    ),
     "lower above upper": (
         hyperparameter(lower=1, upper=0.1),
         ["search_space: hyperparameters.learning_rate", "lower", "upper"],

@@ -6,8 +6,7 @@ from trainables import TRAINABLES
 from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.experiment import builtin_experiments
-from tuner.history import read_history
-from tuner.run import JOURNAL
+from tuner.history import JOURNAL, read_history
 
 
 def list_all(storage: Path) -> None:

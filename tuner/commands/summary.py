@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from tuner.callbacks.console import describe, duration
 from tuner.run import Summary
+from tuner.search.search import Search
 from tuner.search.trial import Status
 
 
@@ -25,23 +26,53 @@ def print_summary(summary: Summary) -> None:
     if summary.slots:
         console.print(f"trial actors started: {summary.actors}, slots: {summary.slots}")
     _print_model(console, summary)
+    _print_warm_start(console, summary)
     _print_failures(console, summary)
     if best := search.best:
         console.print(
             f"best {search.metric}: {search.value(best.best_loss):.4f}, trial {best.number} "
             f"epoch {best.best_epoch}: {escape(describe(best.config))}"
         )
+        console.print(f"default configuration: {escape(against_default(search))}")
     if summary.best:
         console.print(f"best model: {escape(str(summary.best))}")
+
+
+def against_default(search: Search) -> str:
+    """How far ahead of the default configuration the best one is."""
+    baseline = next((trial for trial in search.trials if trial.origin == "default"), None)
+    if baseline is None:
+        return "was not tried"
+    if not baseline.best_epoch or search.best is None:
+        return "has no result"
+    reached = f"{search.value(baseline.best_loss):.4f} (epoch {baseline.best_epoch})"
+    if baseline.epoch < search.max_epochs and baseline.status is not Status.COMPLETED:
+        reached += f", {baseline.status} after {baseline.epoch} of {search.max_epochs} epochs"
+    if search.best is baseline:
+        return f"{reached}; nothing was better"
+    return f"{reached}; the best is {baseline.best_loss - search.best.best_loss:.4f} ahead of it"
+
+
+def _print_warm_start(console: Console, summary: Summary) -> None:
+    """What was taken over from earlier runs, and what was not."""
+    event = summary.search.warm_start
+    if event is None:
+        return
+    line = f"warm start: {len(event['results'])} results of {', '.join(event['runs'])}"
+    if event["dropped"]:
+        line += f"; not in this space, so dropped: {', '.join(event['dropped'])}"
+    if event["outside"]:
+        line += f"; {event['outside']} configurations outside of it, so left out"
+    console.print(escape(line))
 
 
 def _print_model(console: Console, summary: Summary) -> None:
     """What the model did and was told, where the search has one."""
     search = summary.search
-    swallowed = getattr(search.sampler, "swallowed", None)
-    if swallowed is None:
+    if not getattr(search.sampler, "learns", False):
         return
     picks = sum(trial.origin == "model" for trial in search.trials)
+    swallowed = getattr(search.sampler, "swallowed", 0)
     told = ", ".join(
         f"{search.sampler.told[budget]} of {count} at epoch {budget}"
         for budget, count in sorted(search.reached.items())

@@ -29,13 +29,14 @@ def build_search(
 ) -> "Search":
     """The search that ``settings`` describe, in the state that ``journal`` holds."""
     from search_spaces import default_configuration
+    from tuner.search.given import given_configurations
     from tuner.search.search import Search
 
     sampler = build_sampler(settings, space)
     num_trials = settings.num_trials
-    initial = [default_configuration(space)]
+    default: dict[str, Any] | None = default_configuration(space)
     if points := getattr(sampler, "points", None):
-        num_trials, initial = len(points), []
+        num_trials, default = len(points), None
     return Search(
         sampler,
         build_rule(settings, num_trials),
@@ -44,7 +45,8 @@ def build_search(
         max_epochs=settings.max_epochs,
         metric=settings.metric,
         mode=settings.mode,
-        initial=initial,
+        default=default,
+        initial=[(config, "given") for config in given_configurations(settings, space)],
         **options,
     )
 
@@ -72,7 +74,7 @@ def build_sampler(settings: SearchSettings, space: "ConfigurationSpace") -> "Sam
 
 
 def build_rule(settings: SearchSettings, num_trials: int) -> "Rule":
-    """The rule of the algorithm, for so many trials."""
+    """The rule of the algorithm, for so many trials; the baseline, in all but a grid, is one."""
     from tuner.search.rules.asha import Asha
     from tuner.search.rules.hyperband import HyperBand
     from tuner.search.rules.run_all import RunAll
@@ -80,6 +82,8 @@ def build_rule(settings: SearchSettings, num_trials: int) -> "Rule":
     rules: dict[str, Callable[[], Rule]] = {
         "run_all": lambda: RunAll(settings.max_epochs),
         "asha": lambda: Asha(settings.max_epochs, settings.reduction_factor),
-        "hyperband": lambda: HyperBand(settings.max_epochs, settings.reduction_factor, num_trials),
+        "hyperband": lambda: HyperBand(
+            settings.max_epochs, settings.reduction_factor, num_trials - 1
+        ),
     }
     return rules[SEARCHES[settings.algorithm]]()

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from tuner.search.trial import Decision, Status, Trial
+from tuner.search.trial import BASELINE, Decision, Status, Trial
 
 Event = dict[str, Any]
 
@@ -34,9 +34,18 @@ class Sampler(Protocol):
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
         """Hear what ``config`` reached after ``budget`` epochs; ``inf`` where it failed."""
 
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+        """The same of an earlier run, which is not counted in ``told``."""
+
 
 class Rule(Protocol):
-    """Decides who goes on. It keeps its own account, told of every start, arrival and promotion."""
+    """Decides who goes on. It keeps its own account, told of every start, arrival and promotion.
+
+    Of the baseline it knows nothing.
+    """
+
+    levels: list[int]
+    """Epochs at which trials are looked at, ascending, up to max_epochs."""
 
     def opening(self) -> tuple[int, int]:
         """The bracket and the first target of the next new trial."""
@@ -89,7 +98,8 @@ class Search:
         max_epochs: epochs of a full trial.
         mode: ``"min"`` or ``"max"``: which way the metric improves.
         metric: the metric's name in the reports.
-        initial: configurations that are tried first, in this order.
+        default: the baseline: it comes first and runs to max_epochs, whatever the rule decides.
+        initial: configurations that are tried next, in this order, with their origins.
         max_faults: how often a trial is taken up again after its process was lost.
         plateau_epochs: a trial ends after so many epochs without a better result.
         target: the search is halted once the metric is as good as this.
@@ -108,7 +118,8 @@ class Search:
         max_epochs: int,
         metric: str,
         mode: str,
-        initial: Iterable[dict[str, Any]] = (),
+        default: dict[str, Any] | None = None,
+        initial: Iterable[tuple[dict[str, Any], str]] = (),
         max_faults: int = 3,
         plateau_epochs: int | None = None,
         target: float | None = None,
@@ -126,7 +137,10 @@ class Search:
         self.epochs_done = 0
         self.best: Trial | None = None
         """The trial with the best result so far, at its ``best_epoch``."""
-        self._initial = list(initial)
+        self.warm_start: Event | None = None
+        """What was learned from earlier runs, as it stands in the journal."""
+        self._initial = [(default, "default")] if default is not None else []
+        self._initial += initial
         self._interrupted: deque[Trial] = deque()
         self._active: dict[int, Trial] = {}
         self._earlier_seconds = 0.0
@@ -174,6 +188,17 @@ class Search:
         if self.best and self._meets_target(self.best.best_loss):
             self.halt(f"{self.metric} has reached its target")
 
+    def learn(self, results: list[Any], first: list[dict[str, Any]], **facts: Any) -> None:
+        """Start from what earlier runs have found, before anything else.
+
+        Args:
+            results: (configuration, epochs, loss) each; a loss of None: it failed.
+            first: configurations to try next after those given, the best ones.
+            facts: what else there is to say about them, for the journal.
+
+        """
+        self._commit("warm_start", results=results, first=first, **facts)
+
     def next_job(self, slot: int = 0) -> Trial | None:
         """The trial that a free slot takes up, new or from its checkpoint; None: leave it idle."""
         due = self._due()
@@ -211,7 +236,10 @@ class Search:
                 self.fail(number, {"type": "NotFinite", "message": message})
                 return Decision.STOP
             verdict = self._verdict(trial, epoch, loss, ended=ended)
-            self._commit("result", trial, epoch=epoch, metrics=dict(metrics), verdict=verdict)
+            result = {"epoch": epoch, "metrics": dict(metrics), "verdict": verdict}
+            if verdict == "advance":
+                result["target"] = min(e for e in self.rule.levels if e > epoch)
+            self._commit("result", trial, **result)
             if self._meets_target(loss):
                 self.halt(f"{self.metric} has reached {metrics[self.metric]:.6g}")
             self._drop()
@@ -302,8 +330,8 @@ class Search:
         return self.target is not None and loss <= self.sign * self.target
 
     def _last_resort(self) -> Trial | None:
-        """The best paused trial, where none has reached max_epochs."""
-        if any(t.status is Status.COMPLETED for t in self.trials):
+        """The best paused trial, where none but the baseline has reached max_epochs."""
+        if any(t.status is Status.COMPLETED and not t.is_baseline for t in self.trials):
             return None
         paused = (t for t in self.trials if t.status is Status.PAUSED and math.isfinite(t.loss))
         return min(paused, key=lambda t: (-t.epoch, t.loss, t.number), default=None)
@@ -311,10 +339,11 @@ class Search:
     def _start(self, slot: int) -> Trial:
         number = len(self.trials)
         if number < len(self._initial):
-            config, origin = self._initial[number], "default"
+            config, origin = self._initial[number]
         else:
             config, origin = self.sampler.propose(number)
-        bracket, target = self.rule.opening()
+        baseline = BASELINE, self.rule.levels[0]
+        bracket, target = baseline if origin == "default" else self.rule.opening()
         self._commit(
             "start",
             None,
@@ -335,7 +364,9 @@ class Search:
         plateau = self.plateau_epochs is not None and epoch - best_epoch >= self.plateau_epochs
         if ended or plateau or epoch >= self.max_epochs:
             return "complete"
-        return "pause" if epoch >= trial.target else None
+        if epoch < trial.target:
+            return None
+        return "advance" if trial.is_baseline else "pause"
 
     def _decide(self, trial: Trial) -> Decision:
         if trial.status is Status.RUNNING:
@@ -389,13 +420,20 @@ class Search:
         for trial in self.active:
             self._lose(trial)
 
+    def _on_warm_start(self, event: Event) -> None:
+        self.warm_start = event
+        for config, epochs, loss in event["results"]:
+            self.sampler.learn(config, epochs, math.inf if loss is None else loss)
+        self._initial += [(config, "earlier") for config in event["first"]]
+
     def _on_start(self, event: Event) -> None:
         fields = ("config", "origin", "target", "bracket", "slot")
         trial = Trial(event["trial"], **{key: event[key] for key in fields})
         self.trials.append(trial)
         self._active[trial.number] = trial
         self.sampler.started(trial.config)
-        self.rule.started(trial)
+        if not trial.is_baseline:
+            self.rule.started(trial)
 
     def _on_restart(self, trial: Trial, event: Event) -> None:
         self._interrupted.remove(trial)
@@ -432,6 +470,10 @@ class Search:
         trial.status = Status.PAUSED
         self._release(trial)
         self._account(trial)
+
+    def _on_advance(self, trial: Trial, event: Event) -> None:
+        self._account(trial)
+        trial.target = event["target"]
 
     def _on_complete(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         trial.status = Status.COMPLETED  # it holds its slot until its last checkpoint is saved
@@ -479,7 +521,8 @@ class Search:
             self._interrupted.remove(trial)
 
     def _account(self, trial: Trial) -> None:
-        """A trial stands at its target: the rule and the model hear of it, once."""
+        """A trial stands at its target: the model hears of it, once, and so does the rule."""
         self.reached[trial.target] += 1
-        self.rule.arrived(trial)
+        if not trial.is_baseline:
+            self.rule.arrived(trial)
         self.sampler.tell(trial.config, trial.target, trial.loss)

@@ -51,9 +51,19 @@ class SearchSettings(BaseModel):
         """Refuse what contradicts itself.
 
         Raises:
-            ValueError: a sampler for a search that has its own way to pick.
+            ValueError: a search that has its own way to pick was given another.
 
         """
+        if self.algorithm == "grid" and (self.initial or self.warm_start):
+            raise ValueError(
+                "algorithm is 'grid', which has its own points: initial and warm_start are for the "
+                "other searches; leave them out"
+            )
+        if len(self.initial) >= self.num_trials:
+            raise ValueError(
+                f"initial has {len(self.initial)} configurations, and with the default one they "
+                f"must fit into num_trials, {self.num_trials}; raise it"
+            )
         if self.sampler and self.algorithm in ("grid", "random"):
             raise ValueError(
                 f"sampler is {self.sampler!r} and algorithm is {self.algorithm!r}: a sampler is "

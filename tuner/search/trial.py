@@ -26,7 +26,11 @@ class Decision(StrEnum):
     STOP = "stop"
 
 
-@dataclass
+BASELINE = -1
+"""The bracket of the default configuration: it runs to max_epochs, whatever the rule decides."""
+
+
+@dataclass(eq=False)
 class Trial:
     """One configuration on its way.
 
@@ -37,7 +41,7 @@ class Trial:
     number: int
     config: dict[str, Any]
     origin: str
-    """Who proposed it: default, grid, random or model."""
+    """Who proposed it: default, given, earlier, grid, random or model."""
     target: int
     bracket: int = 0
     slot: int = 0
@@ -53,6 +57,11 @@ class Trial:
     """Times it was put on a slot. Each may be a new Tune trial, with a folder of its own."""
     faults: int = 0
     error: dict[str, Any] | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is there for the others to be compared with, outside the rule."""
+        return self.bracket == BASELINE
 
     @property
     def checkpoint(self) -> tuple[int, str] | None:

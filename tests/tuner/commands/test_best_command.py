@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import cut_journal, record_run
-from tuner.run import JOURNAL
+from tuner.history import JOURNAL
 from tuner.search.journal import Journal
 
 

@@ -10,7 +10,7 @@ from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import cut_journal, describe_run, open_search, record_run
 from trainables import TRAINABLES
 from tuner.experiment import builtin_experiments
-from tuner.run import JOURNAL
+from tuner.history import JOURNAL
 from tuner.search.journal import Journal
 
 

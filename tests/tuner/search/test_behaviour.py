@@ -18,7 +18,7 @@ from tuner.search.search import Search
 from tuner.search.simulation import simulate
 from tuner.search.trial import Decision, Status
 
-ALGORITHMS = list(SEARCHES)
+ALGORITHMS = [*SEARCHES, "asha+gp", "asha+tpe", "asha+kde", "bohb+random", "bohb+gp", "bohb+tpe"]
 SPACE = load_space(str(EXAMPLES / "every_kind.yaml"))
 PLAIN = {int, float, str, bool, type(None)}
 
@@ -26,8 +26,10 @@ PLAIN = {int, float, str, bool, type(None)}
 def make(algorithm: str, journal: MemoryJournal | None = None, **settings: Any) -> Search:
     options = {k: settings.pop(k) for k in ("max_faults", "plateau_epochs") if k in settings}
     fields = {"num_trials": 20, "max_epochs": 9, "metric": "loss", "mode": "min", **settings}
+    rule, _, sampler = algorithm.partition("+")
+    named = {"algorithm": rule, "sampler": sampler or None, **fields}
     return build_search(
-        SearchSettings(algorithm=algorithm, **fields), SPACE, journal or MemoryJournal(), **options
+        SearchSettings.model_validate(named), SPACE, journal or MemoryJournal(), **options
     )
 
 
@@ -94,10 +96,12 @@ class TestEverySearch:
             assert first.config["lr"] == 0.01
 
     def test_every_result_at_a_target_is_told_once(self, algorithm: str) -> None:
-        search = make(algorithm)
+        journal = MemoryJournal()
+        search = make(algorithm, journal)
         simulate(search, with_failures, slots=3)
         assert search.reached == search.sampler.told
-        assert search.reached.total() == len(search.trials) + search.promotions
+        advances = sum(event.get("verdict") == "advance" for event in journal.written)
+        assert search.reached.total() == len(search.trials) + search.promotions + advances
         assert Status.FAILED in {trial.status for trial in search.trials}
 
     def test_some_trial_gets_to_max_epochs(self, algorithm: str) -> None:
@@ -171,6 +175,43 @@ class TestEverySearch:
         assert state(search) == before
 
 
+@pytest.mark.parametrize("algorithm", ["random", "asha", "bohb"])
+class TestBaseline:
+    """The default configuration runs to max_epochs, and is nobody's competitor."""
+
+    def test_it_passes_every_rung_whatever_it_reaches(self, algorithm: str) -> None:
+        def bad_default(config: dict[str, Any], epoch: int) -> float:
+            return 9.0 if config["lr"] == 0.01 else curve(config, epoch)
+
+        search = make(algorithm)
+        simulate(search, bad_default, slots=2)
+        baseline = search.trials[0]
+        assert (baseline.epoch, baseline.status) == (9, Status.COMPLETED)
+        assert baseline.is_baseline
+        assert not any(trial.is_baseline for trial in search.trials[1:])
+        assert all(search.reached[level] >= 1 for level in search.rule.levels)
+
+    def test_another_trial_reaches_max_epochs_too(self, algorithm: str) -> None:
+        search = make(algorithm, num_trials=2)
+        simulate(search, curve, slots=1)
+        assert [trial.epoch for trial in search.trials] == [9, 9]
+
+    def test_it_is_not_in_the_rules_count(self, algorithm: str) -> None:
+        starts: list[int] = []
+        search = make(algorithm, num_trials=8)
+        started = search.rule.started
+        search.rule.started = lambda trial: (  # type: ignore[method-assign]
+            starts.append(trial.number), started(trial),
+        )[1]  # fmt: skip
+        simulate(search, curve, slots=3)
+        assert starts == list(range(1, 8))
+
+    def test_a_search_of_one_trial_is_the_baseline(self, algorithm: str) -> None:
+        search = make(algorithm, num_trials=1)
+        simulate(search, curve, slots=2)
+        assert [(t.origin, t.epoch) for t in search.trials] == [("default", 9)]
+
+
 def _loose(value: Any) -> Any:
     """Keys as JSON has them, and no infinities."""
     return json.loads(json.dumps(value, default=str).replace("Infinity", '"inf"'))
@@ -202,7 +243,8 @@ def test_a_trial_that_cannot_be_saved_fails_and_nobody_waits_for_it(
     algorithm: str, slots: int
 ) -> None:
     """Its save fails after it was paused, or completed: it is not counted twice, and none hangs."""
-    search = make(algorithm, num_trials=20)
+    journal = MemoryJournal()
+    search = make(algorithm, journal, num_trials=20)
 
     def fail_some(event: dict[str, Any], search: Search) -> None:
         if event.get("verdict") in ("pause", "complete") and event["trial"] % 3 == 0:
@@ -212,7 +254,8 @@ def test_a_trial_that_cannot_be_saved_fails_and_nobody_waits_for_it(
     simulate(search, curve, slots=slots)
     assert len(search.trials) == 20
     assert search.reached == search.sampler.told
-    assert search.reached.total() == len(search.trials) + search.promotions
+    advances = sum(event.get("verdict") == "advance" for event in journal.written)
+    assert search.reached.total() == len(search.trials) + search.promotions + advances
     failed = [t.number for t in search.trials if t.status is Status.FAILED]
     assert failed
     assert all(number % 3 == 0 for number in failed)
@@ -222,16 +265,18 @@ def test_a_trial_that_cannot_be_saved_fails_and_nobody_waits_for_it(
 def test_a_trial_promoted_in_a_later_session_has_a_folder_of_its_own() -> None:
     """It is a new Tune trial there, whose checkpoints count from the start again."""
     journal = MemoryJournal()
-    search = make("asha", journal, num_trials=1)
+    search = make("asha", journal, num_trials=2)
+    search.next_job()
+    search.fail(0, {"type": "OSError", "message": "the baseline is of no interest here"})
     trial = search.next_job()
     assert trial is not None
-    search.report(0, 1, {"loss": 1.0})
+    search.report(1, 1, {"loss": 1.0})
     assert (trial.status, trial.attempts) == (Status.PAUSED, 1)
-    later = make("asha", MemoryJournal(journal.written), num_trials=1)
+    later = make("asha", MemoryJournal(journal.written), num_trials=2)
     later.open_session()
     again = later.next_job()
     assert again is not None
-    assert (again.number, again.attempts) == (0, 2)
+    assert (again.number, again.attempts) == (1, 2)
 
 
 def test_a_trial_lost_after_the_halt_is_not_taken_up_again() -> None:

@@ -30,7 +30,7 @@ def make_search(algorithm: str, journal: MemoryJournal) -> Search:
 
 def state(search: Search) -> tuple[Any, ...]:
     return (
-        search.trials,
+        [vars(trial) for trial in search.trials],
         search.best and search.best.number,
         [trial.number for trial in search.active],
         search.reached,

@@ -17,7 +17,8 @@ class Asha:
 
     def __init__(self, max_epochs: int, reduction_factor: int) -> None:
         self.eta = reduction_factor
-        self._rungs = [_Rung(epochs) for epochs in rungs(max_epochs, reduction_factor)]
+        self.levels = rungs(max_epochs, reduction_factor)
+        self._rungs = [_Rung(epochs) for epochs in self.levels]
         self._next = {low.epochs: high.epochs for low, high in pairwise(self._rungs)}
         self._at = {rung.epochs: rung for rung in self._rungs}
 

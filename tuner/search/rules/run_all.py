@@ -7,11 +7,11 @@ class RunAll:
     """The rule that never decides: grid and random search."""
 
     def __init__(self, max_epochs: int) -> None:
-        self.max_epochs = max_epochs
+        self.levels = [max_epochs]
 
     def opening(self) -> tuple[int, int]:
         """One bracket, straight to max_epochs."""
-        return 0, self.max_epochs
+        return 0, self.levels[0]
 
     def started(self, trial: Trial) -> None:
         """Nothing to note."""

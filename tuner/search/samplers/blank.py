@@ -21,3 +21,6 @@ class BlankSampler:
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: ARG002
         """Count it."""
         self.told[budget] += 1
+
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+        """Nothing to learn."""

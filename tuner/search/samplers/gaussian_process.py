@@ -37,8 +37,9 @@ class GaussianProcessSampler(SpaceSampler):
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:
         super().__init__(space, seed)
         self._vectors = VectorSpace(space)
-        self._seen: dict[bytes, Array] = {}
+        self._seen: set[bytes] = set()
         self._pending: dict[bytes, Array] = {}
+        self._heard: set[bytes] = set()
         self._rows: list[Array] = []
         self._budgets: list[int] = []
         self._losses: list[float] = []
@@ -49,17 +50,21 @@ class GaussianProcessSampler(SpaceSampler):
         super().started(config)
         row = self._vectors.encode(config)
         (key,) = keys(row[None])
-        self._seen[key] = self._pending[key] = row
+        self._seen.add(key)
+        self._pending[key] = row
 
-    def _learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+        """Keep the result, at its rung."""
         row = self._vectors.encode(config)
-        self._pending.pop(keys(row[None])[0], None)
+        (key,) = keys(row[None])
+        self._pending.pop(key, None)
+        self._heard.add(key)
         self._rows.append(row)
         self._budgets.append(budget)
         self._losses.append(loss)
 
     def _pick(self, seed: int) -> tuple[dict[str, Any], str]:
-        if len(self._seen) < RANDOM_FIRST or len(self._rows) < REFIT:
+        if len(self._heard) < RANDOM_FIRST:
             return sample(self.space, seed), "random"
         candidates = self._candidates(np.random.default_rng(seed))
         if not len(candidates):

@@ -26,3 +26,6 @@ class GridSampler:
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: ARG002
         """Count it; a grid learns nothing."""
         self.told[budget] += 1
+
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+        """Nothing to learn."""

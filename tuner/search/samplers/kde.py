@@ -20,12 +20,12 @@ from tuner.search.samplers.sampler import SpaceSampler, seed_of
 class KDESampler(SpaceSampler):
     """Asks hpbandster, in an encoding it can take, with its random state under control.
 
-    ``swallowed`` counts the exceptions that hpbandster catches and answers with a random draw.
+    It catches exceptions, and then draws at random; ``swallowed`` counts them.
     """
 
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:
         super().__init__(space, seed)
-        self.swallowed = 0
+        self._heard = 0
         self._encoding = EngineSpace(space)
         self._engine = BOHB(self._encoding.space, logger=self._logger()) if self._learns else None
 
@@ -41,7 +41,7 @@ class KDESampler(SpaceSampler):
                     return plain(configuration), origin
         return sample(self.space, seed), "random"
 
-    def _learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
         """Pass one result on to the model of its budget."""
         if self._engine is not None:
             values = self._encoding.encode(to_configuration(self.space, dict(config)))
@@ -51,8 +51,9 @@ class KDESampler(SpaceSampler):
                 result={"loss": loss},
                 exception=None,
             )
-            with self._seeded(seed_of(self.seed, 2**31 + self.told.total())):
+            with self._seeded(seed_of(self.seed, 2**31, self._heard)):
                 self._engine.new_result(job)
+            self._heard += 1
 
     @property
     def _learns(self) -> bool:

@@ -38,7 +38,8 @@ class ParzenSampler(SpaceSampler):
         row = self._vectors.encode(config)
         self._rows[keys(row[None])[0]] = row
 
-    def _learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
+        """Keep the result, at its rung."""
         row = self._vectors.encode(config)
         (key,) = keys(row[None])
         self._rows[key] = row

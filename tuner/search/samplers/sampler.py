@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ConfigSpace import ConfigurationSpace
@@ -15,9 +15,14 @@ REDRAWS = 50
 class SpaceSampler(ABC):
     """Draws from ``space``, each draw with a seed of its own, again where it was there before."""
 
+    learns: ClassVar[bool] = True
+    """Whether results matter to it."""
+
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:
         self.space, self.seed = space, seed
         self.told: Counter[int] = Counter()
+        self.swallowed = 0
+        """Exceptions that a library has caught and answered with a random draw."""
         self._started: set[Hashable] = set()
 
     def propose(self, number: int) -> tuple[dict[str, Any], str]:
@@ -35,14 +40,14 @@ class SpaceSampler(ABC):
     def tell(self, config: Mapping[str, Any], budget: int, loss: float) -> None:
         """Hear what ``config`` reached after ``budget`` epochs; ``inf`` where it failed."""
         self.told[budget] += 1
-        self._learn(config, budget, loss)
+        self.learn(config, budget, loss)
+
+    def learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: B027
+        """Draw a lesson, from an earlier run's result too; none, where draws are independent."""
 
     @abstractmethod
     def _pick(self, seed: int) -> tuple[dict[str, Any], str]:
         """A configuration that depends on ``seed`` and on what was heard, and its origin."""
-
-    def _learn(self, config: Mapping[str, Any], budget: int, loss: float) -> None:  # noqa: B027
-        """Draw a lesson; there is none for one that draws at random."""
 
 
 def seed_of(*parts: int) -> int:
