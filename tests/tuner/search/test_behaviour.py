@@ -1,10 +1,8 @@
 """One behaviour suite, run over all four searches, under the simulated clock."""
 
-import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -219,22 +217,6 @@ def _loose(value: Any) -> Any:
 
 def _outcome(search: Search) -> Any:
     return [(t.config, t.epoch, t.status, t.loss) for t in search.trials], dict(search.reached)
-
-
-@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
-@pytest.mark.parametrize("evaluate", [curve, with_failures])
-def test_no_search_hangs(algorithm: str, evaluate: Callable[..., float]) -> None:
-    """A part of the sweep over (max_epochs, reduction_factor, num_trials, slots)."""
-    for epochs, eta, trials, slots in itertools.product(
-        (1, 2, 3, 9, 10, 100), (2, 3, 4), (1, 2, 7, 30), (1, 2, 5)
-    ):
-        search = make(algorithm, max_epochs=epochs, reduction_factor=eta, num_trials=trials)
-        simulate(search, evaluate, slots=slots)
-        assert len(search.trials) == trials
-        assert search.reached == search.sampler.told
-        assert not [t for t in search.trials if t.resumable]
-        if evaluate is curve:
-            assert max(t.epoch for t in search.trials) == epochs
 
 
 @pytest.mark.parametrize("algorithm", ["asha", "bohb"])
