@@ -15,6 +15,7 @@ import yaml
 
 from tests.conftest import EXAMPLES, CommandLine
 from trainables.checkpoint import load_state
+from tuner.history import read_history
 
 JOURNAL = Path("runs/toy/journal.jsonl")
 
@@ -22,6 +23,16 @@ JOURNAL = Path("runs/toy/journal.jsonl")
 @pytest.fixture
 def toy(tuner: CommandLine) -> CommandLine:
     """A folder with a Task and an experiment in it, as a user would have."""
+    return prepare(tuner)
+
+
+@pytest.fixture
+def toy_there(tuner_there: CommandLine) -> CommandLine:
+    """The same, with the session's cluster."""
+    return prepare(tuner_there)
+
+
+def prepare(tuner: CommandLine) -> CommandLine:
     for name in ("toy_task.py", "every_kind.yaml"):
         (tuner.folder / name).write_text((EXAMPLES / name).read_text())
     values: dict[str, Any] = {
@@ -66,11 +77,24 @@ def check_whole(folder: Path, trials: int) -> None:
     assert checkpoint["epoch"] == best["epoch"], "another epoch's weights"
 
 
-@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+def outcome(run: Path) -> Any:
+    """Every trial's configuration and results, how it ended, and which was the best."""
+    history = read_history(run)
+    trials = [
+        (t.config, t.status, {epoch: metrics["loss"] for epoch, metrics in t.results.items()})
+        for t in history.search.trials
+    ]
+    best = history.search.best
+    assert best is not None
+    return trials, history.search.reached, (best.number, best.best_epoch)
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random", "asha", "bohb"])
 def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
-    algorithm: str, toy: CommandLine
+    algorithm: str, toy_there: CommandLine
 ) -> None:
-    run = toy.start("run", "toy.yaml", "--set", f"search.algorithm={algorithm}")
+    toy, search = toy_there, ("--set", f"search.algorithm={algorithm}")
+    run = toy.start("run", "toy.yaml", *search)
     wait_for_results(toy.folder, run, 8)
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
@@ -78,8 +102,13 @@ def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
     resumed = toy("resume", "runs/toy")
     assert resumed.returncode == 0, resumed.stderr
     assert events(toy.folder)[: len(before)] == before
-    check_whole(toy.folder, 9)
+    check_whole(toy.folder, 6 if algorithm == "grid" else 9)
     assert "trial actors started: 1, slots: 1" in resumed.stdout
+    unbroken = toy(
+        "run", "toy.yaml", *search, "--set", "name=unbroken", "--set", "settings.sleep=0"
+    )
+    assert unbroken.returncode == 0, unbroken.stderr
+    assert outcome(toy.folder / "runs/toy") == outcome(toy.folder / "runs/unbroken")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

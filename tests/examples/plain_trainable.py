@@ -48,3 +48,23 @@ class Broken(Curve):
         if self.timestep == 1:
             raise ValueError("this trainable fails on purpose")
         return super().step()
+
+
+class Fragile(Curve):
+    """It raises for the greatest height, and reports NaN in the second step of the next one.
+
+    Its process stays warm from trial to trial.
+    """
+
+    def reset_config(self, new_config):
+        self.config = new_config
+        self.timestep = 0
+        return True
+
+    def step(self):
+        result = super().step()
+        if self.config.get("height") == 5:
+            raise ValueError("too high")
+        if self.config.get("height") == 4 and self.timestep == 2:
+            return {"loss": float("nan")}
+        return result

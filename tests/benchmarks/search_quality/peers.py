@@ -131,11 +131,16 @@ class RayBOHB:
         self._searcher.on_trial_complete(trial.trial_id, {})
 
     def next_run(self) -> Run | None:
-        if not any(trial.status == "PENDING" for trial in self._trials):
-            self._suggest()  # the controller keeps one trial ahead
+        self._suggest_ahead()
         trial = self._scheduler.choose_trial_to_run(self)
         trial.status = "RUNNING"
+        self._suggest_ahead()  # before its result, or a new trial could join a bracket at its end
         return self._runs[trial]
+
+    def _suggest_ahead(self) -> None:
+        """The controller keeps one trial pending."""
+        if not any(trial.status == "PENDING" for trial in self._trials):
+            self._suggest()
 
     def _suggest(self) -> None:
         trial = _Trial(f"{len(self._trials):05d}")
@@ -186,7 +191,9 @@ class Optuna:
         }
         self._task, self._pruned = task, optuna.trial.TrialState.PRUNED
         self._study = optuna.create_study(
-            sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruners[pruner](), study_name="s"
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            pruner=pruners[pruner](),
+            study_name=f"seed {seed}",  # the hyperband pruner picks brackets by a hash of it
         )
 
     def next_run(self) -> Run | None:

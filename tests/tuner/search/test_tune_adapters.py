@@ -143,6 +143,45 @@ def test_slots_stay_warm_and_nothing_is_counted_twice(
         assert sorted(trial.results) == list(range(1, trial.epoch + 1))
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "slots"),
+    [
+        ("asha", {"max_epochs": 1, "reduction_factor": 3, "num_trials": 2}, 1),
+        ("asha", {"max_epochs": 10, "reduction_factor": 3, "num_trials": 7}, 3),
+        ("bohb", {"max_epochs": 2, "reduction_factor": 2, "num_trials": 5}, 2),
+        ("bohb", {"max_epochs": 10, "reduction_factor": 3, "num_trials": 9}, 3),
+    ],
+)
+def test_a_part_of_the_sweep_through_ray(
+    algorithm: str,
+    settings: dict[str, int],
+    slots: int,
+    run: Callable[[Any], Summary],
+    experiment: Callable[..., Any],
+) -> None:
+    """Some trials raise, some report NaN; the sweep itself is in test_sweep.py."""
+    summary = run(
+        experiment(
+            **{**PLAIN, "trainable": "plain_trainable:Fragile"},
+            **{f"search__{key}": value for key, value in settings.items()},
+            search__algorithm=algorithm,
+            resources__max_concurrent_trials=slots,
+        )
+    )
+    search = summary.search
+    assert len(search.trials) == settings["num_trials"]
+    assert search.reached == search.sampler.told
+    assert not [trial for trial in search.trials if trial.resumable]
+    for trial in search.trials:
+        if trial.config["height"] == 5:
+            assert (trial.status, trial.epoch) == (Status.FAILED, 0)
+        elif trial.config["height"] < 4:
+            assert trial.status is not Status.FAILED
+        assert list(trial.results) == list(range(1, trial.epoch + 1))
+    failed = sum(trial.status is Status.FAILED for trial in search.trials)
+    assert summary.actors <= slots + failed  # Tune ends the process of a trial that raises
+
+
 def test_only_the_latest_and_best_checkpoints_are_on_disk(
     run: Callable[[Any], Summary], experiment: Callable[..., Any]
 ) -> None:
