@@ -15,7 +15,9 @@ import yaml
 
 from tests.conftest import EXAMPLES, CommandLine
 from trainables.checkpoint import load_state
+from tuner.experiment import load_experiment
 from tuner.history import read_history
+from tuner.run import start_run
 
 JOURNAL = Path("runs/toy/journal.jsonl")
 
@@ -91,10 +93,12 @@ def outcome(run: Path) -> Any:
 
 @pytest.mark.parametrize("algorithm", ["grid", "random", "asha", "bohb"])
 def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
-    algorithm: str, toy_there: CommandLine
+    algorithm: str, toy_there: CommandLine, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy, search = toy_there, ("--set", f"search.algorithm={algorithm}")
-    run = toy.start("run", "toy.yaml", *search)
+    toy, epochs = toy_there, 9 if algorithm in ("asha", "bohb") else 3
+    changes = {"search.algorithm": algorithm, "search.max_epochs": epochs, "settings.sleep": 0.1}
+    options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    run = toy.start("run", "toy.yaml", *options)
     wait_for_results(toy.folder, run, 8)
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
@@ -104,11 +108,10 @@ def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
     assert events(toy.folder)[: len(before)] == before
     check_whole(toy.folder, 6 if algorithm == "grid" else 9)
     assert "trial actors started: 1, slots: 1" in resumed.stdout
-    unbroken = toy(
-        "run", "toy.yaml", *search, "--set", "name=unbroken", "--set", "settings.sleep=0"
-    )
-    assert unbroken.returncode == 0, unbroken.stderr
-    assert outcome(toy.folder / "runs/toy") == outcome(toy.folder / "runs/unbroken")
+    monkeypatch.chdir(toy.folder)
+    other = {**changes, "name": "unbroken", "settings.sleep": 0}
+    unbroken = start_run(load_experiment("toy.yaml", other), address=ray_address, folder=toy.folder)
+    assert outcome(toy.folder / "runs/toy") == outcome(unbroken.folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

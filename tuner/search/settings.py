@@ -67,5 +67,5 @@ class SearchSettings(BaseModel):
         if self.sampler and self.algorithm in ("grid", "random"):
             raise ValueError(
                 f"sampler is {self.sampler!r} and algorithm is {self.algorithm!r}: a sampler is "
-                "for asha and bohb; leave it out"
+                "for asha and bohb; leave it out (--set search.sampler=null)"
             )

@@ -1,6 +1,7 @@
 """A Gaussian process over all rungs, asked for the expected improvement at the top one."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from ConfigSpace import ConfigurationSpace
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
+from threadpoolctl import ThreadpoolController
 
 from search_spaces import sample
 from tuner.search.samplers.regression import GaussianProcess, Scales
@@ -69,7 +71,8 @@ class GaussianProcessSampler(SpaceSampler):
         candidates = self._candidates(np.random.default_rng(seed))
         if not len(candidates):
             return sample(self.space, seed), "random"
-        promise = self._expected_improvement(candidates)
+        with _blas().limit(limits=1, user_api="blas"):  # or threads wait for cores that trials use
+            promise = self._expected_improvement(candidates)
         return self._vectors.decode(candidates[int(promise.argmax())]), "model"
 
     def _candidates(self, random: np.random.Generator) -> Array:
@@ -150,6 +153,12 @@ class _Posterior:
         distances = self.vectors.squared_distances(self.rows, rows)
         gaps = _gaps(self.heights, np.full(len(rows), self.top))
         return self._process.predict(distances, gaps)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries that are loaded; finding them takes some milliseconds."""
+    return ThreadpoolController()
 
 
 def _gaps(a: Array, b: Array) -> Array:
