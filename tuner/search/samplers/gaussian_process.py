@@ -86,9 +86,9 @@ class GaussianProcessSampler(SpaceSampler):
         return rows[fresh]
 
     def _good(self) -> Array:
-        """The rows of the ten best results, those at higher rungs first."""
-        order = np.lexsort((np.array(self._losses), -np.array(self._budgets)))
-        return np.array([self._rows[i] for i in order[:10]])
+        """The rows of the ten best results."""
+        best = _best_first(np.array(self._budgets), np.array(self._losses))[:10]
+        return np.array([self._rows[i] for i in best])
 
     def _expected_improvement(self, candidates: Array) -> Array:
         process = self._posterior()
@@ -130,7 +130,7 @@ class GaussianProcessSampler(SpaceSampler):
         heights, losses = np.log(self._budgets[:count]), np.array(self._losses[:count])
         chosen = np.arange(count)
         if count > MOST:
-            best = np.lexsort((losses, -heights))[: MOST // 2]
+            best = _best_first(heights, losses)[: MOST // 2]
             latest = np.setdiff1d(chosen, best)[-MOST // 2 :]
             chosen = np.sort(np.concatenate([best, latest]))
         return np.array([self._rows[i] for i in chosen]), heights[chosen], losses[chosen]
@@ -159,6 +159,11 @@ class _Posterior:
 def _blas() -> ThreadpoolController:
     """The BLAS libraries that are loaded; finding them takes some milliseconds."""
     return ThreadpoolController()
+
+
+def _best_first(heights: Array, losses: Array) -> NDArray[np.intp]:
+    """Indices: higher rungs first, lower losses within one, failures last."""
+    return np.lexsort((losses, -heights, np.isinf(losses)))
 
 
 def _gaps(a: Array, b: Array) -> Array:

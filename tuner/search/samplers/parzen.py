@@ -1,5 +1,6 @@
 """Multivariate tree of Parzen estimators (Bergstra et al. 2011; Watanabe, arXiv 2304.11127)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +17,16 @@ Array = NDArray[np.float64]
 
 RANDOM_FIRST = 10
 CANDIDATES = 64
+PENDING, FAILED = (1.0, 0.0), (1.0, 1.0)
+"""Where those without a result, and those that failed, stand: behind all that have one."""
 
 
 class ParzenSampler(SpaceSampler):
     """Proposes what is likely under the good configurations and unlikely under the others.
 
     Each configuration counts once, at the highest rung it has reached; higher rungs come first,
-    lower losses within one. The first tenth is good. Those that run and were not heard of yet count
-    among the others, so that parallel slots spread out (Watanabe 2023, section 5).
+    lower losses within one, failures last. The first tenth is good. Those that run and were not
+    heard of yet count among the others, so that parallel slots spread out.
     """
 
     def __init__(self, space: ConfigurationSpace, seed: int) -> None:
@@ -43,12 +46,13 @@ class ParzenSampler(SpaceSampler):
         row = self._vectors.encode(config)
         (key,) = keys(row[None])
         self._rows[key] = row
-        self._standing[key] = min((-float(budget), loss), self._standing.get(key, (0.0, 0.0)))
+        best = min((-float(budget), loss), self._standing.get(key, (0.0, 0.0)))
+        self._standing[key] = best if math.isfinite(loss) else FAILED
 
     def _pick(self, seed: int) -> tuple[dict[str, Any], str]:
         if len(self._standing) < RANDOM_FIRST:
             return sample(self.space, seed), "random"
-        order = sorted(self._rows, key=lambda key: self._standing.get(key, (1.0, 0.0)))
+        order = sorted(self._rows, key=lambda key: self._standing.get(key, PENDING))
         rows = np.array([self._rows[key] for key in order])
         count = min(int(np.ceil(0.1 * len(rows))), 25)
         good, others = _Density(self._vectors, rows[:count]), _Density(self._vectors, rows[count:])

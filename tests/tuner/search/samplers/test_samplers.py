@@ -111,6 +111,15 @@ class TestOurModels:
         picks = [loss(config) for config, origin in trials[30:] if origin == "model"]
         assert np.median(picks) < 0.4
 
+    def test_what_failed_at_a_high_rung_is_no_example(self, name: str) -> None:
+        def fragile(config: dict[str, Any]) -> float:
+            return math.inf if config["lr"] > 0.03 else loss(config)
+
+        high = iter(range(1000))
+        trials = run(make(name), 60, fragile, lambda _: 9 if next(high) % 4 == 3 else 1)
+        picks = [config["lr"] for config, origin in trials[30:] if origin == "model"]
+        assert np.mean(np.array(picks) > 0.03) < 0.35  # 0.4 of the range fails
+
     def test_slots_that_wait_for_results_do_not_get_the_same(self, name: str) -> None:
         def spread(*, heard: bool) -> float:
             sampler = make(name)
