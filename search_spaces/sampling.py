@@ -58,8 +58,8 @@ def complete(space: ConfigurationSpace, given: Mapping[str, Any]) -> dict[str, A
     for name, value in given.items():
         if name not in space:
             raise SpaceError(f"{name} is no hyperparameter of the space: {near(name, space)}")
-        if not space[name].legal_value(value):
-            raise SpaceError(f"{name} is {value!r}, and must be in: {space[name]}")
+        if not _is_legal(space[name], value):
+            raise SpaceError(f"{name} is {value!r}: it must be {_domain(space[name])}")
     values = {name: space[name].default_value for name in space} | dict(given)
     chosen = _combinations(space, tuple(space), lambda hp: (_plain(hp, values[hp.name]),))
     if (configuration := next(chosen, None)) is None:
@@ -110,6 +110,21 @@ def grid_size(space: ConfigurationSpace) -> int:
     return free * sum(
         1 for _ in _combinations(space, tuple(n for n in space if n in tied), _points)
     )
+
+
+def _is_legal(hyperparameter: Any, value: Any) -> bool:
+    try:
+        return bool(hyperparameter.legal_value(value))
+    except TypeError:  # a list or a dict where a number or a name belongs
+        return False
+
+
+def _domain(hyperparameter: Any) -> str:
+    listed = choices(hyperparameter)
+    if listed is not None:
+        return f"one of {', '.join(map(repr, listed))}"
+    kind = "a number" if isinstance(hyperparameter, FloatHyperparameter) else "an integer"
+    return f"{kind} from {hyperparameter.lower:g} to {hyperparameter.upper:g}"
 
 
 def _plain(hyperparameter: Any, value: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 from search_spaces import (
     SpaceError,
+    complete,
     default_configuration,
     grid,
     grid_size,
@@ -14,6 +15,7 @@ from search_spaces import (
     sample,
     to_configuration,
 )
+from tests.conftest import EXAMPLES
 
 KINDS = {
     "lr": {"type": "float", "lower": 1e-4, "upper": 1e-1, "log": True},
@@ -218,3 +220,32 @@ def test_a_dict_that_is_no_configuration_is_refused(changes: dict[str, Any], exp
         to_configuration(space, default_configuration(space) | changes)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": "fast"}, "lr is 'fast': it must be a number from 0.001 to 0.3"),
+        ({"lr": 1}, "lr is 1: it must be a number from 0.001 to 0.3"),
+        ({"layers": 1.5}, "layers is 1.5: it must be an integer from 1 to 3"),
+        ({"optimizer": {"a": 1}}, "optimizer is {'a': 1}: it must be one of 'sgd', 'adamw'"),
+        ({"kind": "other"}, "kind is 'other': it must be one of 'toy'"),
+        ({"rl": 0.1}, "rl is no hyperparameter of the space: did you mean lr?"),
+        ({"optimizer": "adamw", "size": "large"}, "is refused by a forbidden clause"),
+    ],
+)
+def test_a_guess_that_is_no_configuration_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        complete(load_space(str(EXAMPLES / "every_kind.yaml")), given)
+    assert message in str(caught.value)
+
+
+def test_a_guess_is_completed_from_the_default() -> None:
+    space = load_space(str(EXAMPLES / "every_kind.yaml"))
+    default = default_configuration(space)
+    assert complete(space, {}) == default
+    assert complete(space, {"lr": 0.1}) == default | {"lr": 0.1}
+    adamw = complete(space, {"optimizer": "adamw", "momentum": 0.5})
+    assert "momentum" not in adamw, "what is inactive is left out"
+    sampled = sample(space, 3)
+    assert complete(space, sampled) == sampled

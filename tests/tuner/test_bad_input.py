@@ -60,7 +60,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "guess out of bounds": (
         {"search": {"num_trials": 2, "initial": [{"learning_rate": 5}]}},
-        ["search.initial[0]: learning_rate is 5", "0.1"],
+        ["search.initial[0]: learning_rate is 5: it must be a number from 0.001 to 0.1"],
     ),
     "more guesses than trials": (
         {"search": {"num_trials": 1, "initial": [{"learning_rate": 0.01}]}},
