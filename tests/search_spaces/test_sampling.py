@@ -230,7 +230,7 @@ def test_a_dict_that_is_no_configuration_is_refused(changes: dict[str, Any], exp
         ({"layers": 1.5}, "layers is 1.5: it must be an integer from 1 to 3"),
         ({"optimizer": {"a": 1}}, "optimizer is {'a': 1}: it must be one of 'sgd', 'adamw'"),
         ({"kind": "other"}, "kind is 'other': it must be one of 'toy'"),
-        ({"layer": 1}, "layer is no hyperparameter of the space: did you mean layers?"),
+        ({"layer": 1}, "layer is no hyperparameter of the space: did you mean 'layers'?"),
         ({"optimizer": "adamw", "size": "large"}, "is refused by a forbidden clause"),
     ],
 )
