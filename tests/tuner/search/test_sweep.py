@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search_spaces import load_space
@@ -135,6 +136,27 @@ def test_with_a_model_every_result_is_told_at_its_budget(algorithm: str, sampler
         assert search.reached == search.sampler.told
         assert len(told) == len(set(told)) == search.reached.total(), "each once"
         assert search.sampler.swallowed == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 9])
+def test_brackets_that_are_alike_end_apart(slots: int) -> None:
+    """Where all trials of a bracket fail, it ends before an older one with the same sizes."""
+    for seed, epochs, share in itertools.product(range(60), (1, 3, 9), (0.3, 0.6, 0.9)):
+        failing = np.random.default_rng(seed).random(40) < share
+
+        def evaluate(config: dict[str, Any], epoch: int, failing: Any = failing) -> float:
+            if failing[config["trial"]]:
+                raise ValueError("it does not fit")
+            return well(config, epoch)
+
+        search = make("bohb", epochs, 3, 40)
+        simulate(search, evaluate, slots=slots)
+        assert {t.status for t in search.trials} <= {
+            Status.COMPLETED, Status.FAILED, Status.STOPPED
+        }  # fmt: skip
+        assert [t.number for t in search.trials if t.status is Status.FAILED] == [
+            n for n in range(40) if failing[n]
+        ]
 
 
 def test_many_trials_on_many_slots() -> None:

@@ -7,7 +7,7 @@ from tuner.search.rules.rungs import rungs
 from tuner.search.trial import Status, Trial
 
 
-@dataclass
+@dataclass(eq=False)  # two brackets may be alike, and only the one that has ended is closed
 class _Bracket:
     """One run of successive halving: ``sizes[i]`` trials are compared at ``levels[i]`` epochs."""
 
