@@ -405,7 +405,7 @@ class Search:
 
     def _apply(self, event: Event) -> None:
         previous, self._last_time = self._last_time, event["time"]
-        if event["event"] == "session":
+        if event["event"] in ("warm_start", "session"):  # the time before it is not the run's
             self._earlier_seconds += previous - self._session_start
             self._session_start = event["time"]
         apply = getattr(self, f"_on_{event['event']}")

@@ -83,3 +83,16 @@ def test_the_number_of_trials_is_that_of_the_last_session() -> None:
     events = [{"event": "session", "time": 1.0, "num_trials": count} for count in (3, 5)]
 
     assert replay(events, settings_of("random")).num_trials == 5
+
+
+def test_a_run_begins_with_its_first_session_and_not_before() -> None:
+    warm_start = {"event": "warm_start", "time": 1000.0, "results": [], "first": []}
+    events = [warm_start, *({"event": "session", "time": t, "num_trials": 3} for t in (1040, 1090))]
+
+    assert replay(events[:1], settings_of("asha")).seconds == 0
+    assert replay(events[:2], settings_of("asha")).seconds == 0
+    assert replay(events, settings_of("asha")).seconds == 0, "nothing was done in between"
+
+    halt = {"event": "halt", "time": 1045.0, "reason": "its time is over"}
+    assert replay([*events[:2], halt], settings_of("asha")).seconds == 5
+    assert replay([*events[:2], halt, events[2]], settings_of("asha")).seconds == 5
