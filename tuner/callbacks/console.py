@@ -113,8 +113,13 @@ def _most_telling(search: Search) -> list[Trial]:
 
 def _row(trial: Trial, search: Search) -> tuple[str, ...]:
     value = f"{search.value(trial.best_loss):.4f}" if trial.results else ""
-    epoch = f"{trial.epoch}/{trial.target}"
+    epoch = f"{trial.epoch}/{_heading(trial, search)}"
     return str(trial.number), str(trial.status), epoch, value, describe(trial.config)
+
+
+def _heading(trial: Trial, search: Search) -> int:
+    """The epoch at which the trial's slot is free again, or that it runs to for sure."""
+    return search.max_epochs if trial.is_baseline else trial.target
 
 
 def _line(event: Event, search: Search) -> str:
@@ -122,7 +127,7 @@ def _line(event: Event, search: Search) -> str:
     name = f"trial {trial.number}"
     match event["event"]:
         case "start":
-            return f"{name} started, to epoch {trial.target}: {describe(trial.config)}"
+            return f"{name} started, to epoch {_heading(trial, search)}: {describe(trial.config)}"
         case "result":
             done = "completed at epoch" if event["verdict"] == "complete" else "epoch"
             value = event["metrics"][search.metric]
