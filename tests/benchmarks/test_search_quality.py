@@ -1,5 +1,6 @@
 """The accounting of the benchmark; its figures are for a user to run."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from search_spaces import load_space, sample
 from tests.benchmarks.search_quality.contenders import CONTENDERS, Trace, run_contender
 from tests.benchmarks.search_quality.curves import AXES, load_table
+from tests.benchmarks.search_quality.peers import RayBOHB
 from tests.benchmarks.search_quality.ratios import ratio
 from tests.benchmarks.search_quality.tasks import CACHE, FAMILIES, Task, load_task
 
@@ -52,6 +54,23 @@ def test_the_same_seed_gives_the_same() -> None:
     for contender in ("asha+gp", "hpbandster", "ray"):
         again = [run_contender(contender, made_up(), seed=3)[0] for _ in range(2)]
         assert again[0] == again[1]
+
+
+def test_rays_brackets_hold_what_its_controller_would_give_them() -> None:
+    """The brackets of max_t 9, three times over: none is entered again after its end."""
+    peer, reached = RayBOHB(made_up(), seed=0), Counter[int]()
+    trials_by_level = {1: 9 + 5 + 3, 3: 3 + 5 + 3, 9: 1 + 2 + 3}
+    epochs = 9 * 1 + 3 * 2 + 1 * 6 + 5 * 3 + 2 * 6 + 3 * 9
+    for _ in range(3 * epochs):
+        if not any(trial.status == "RUNNING" for trial in peer.get_trials()):
+            run = peer.next_run()
+        assert run is not None
+        run.epoch += 1
+        reached[run.epoch] += 1
+        peer.report(run, made_up().loss(run.config, run.epoch))
+    assert {e: reached[e] for e in trials_by_level} == {
+        e: 3 * n for e, n in trials_by_level.items()
+    }
 
 
 def test_a_search_is_level_with_itself_and_half_of_it_is_half() -> None:
