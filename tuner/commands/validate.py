@@ -3,10 +3,12 @@ from pathlib import Path
 
 from tuner import trainable
 from tuner.commands.arguments import read_experiment
+from tuner.earlier import read_earlier
 
 
 def validate(file: str, data: Path | None, overrides: Sequence[str]) -> None:
     """Check an experiment without starting anything."""
     experiment, folder = read_experiment(file, data, overrides)
-    trainable.validate(experiment, folder)
+    _, space = trainable.validate(experiment, folder)
+    read_earlier(experiment, space)
     print(f"{file}: valid")
