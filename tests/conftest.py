@@ -107,7 +107,7 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
             },
             "resources": {"workers_per_trial": 1, "max_concurrent_trials": 2},
             "storage": str(tmp_path / "runs"),
-            "cache": str(tmp_path / "cache"),
+            "cache": {"dir": str(tmp_path / "cache")},
         }  # fmt: skip
         return make_experiment(values, {k.replace("__", "."): v for k, v in overrides.items()})
 

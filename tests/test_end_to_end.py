@@ -44,7 +44,7 @@ def prepare(tuner: CommandLine) -> CommandLine:
         "settings": {"sleep": 0.2},
         "search": {"metric": "loss", "mode": "min", "num_trials": 9, "max_epochs": 9},
         "resources": {"workers_per_trial": 2, "max_concurrent_trials": 1},
-        "cache": str(tuner.folder / "cache"),
+        "cache": {"dir": str(tuner.folder / "cache")},
     }
     (tuner.folder / "toy.yaml").write_text(yaml.safe_dump(values))
     return tuner

@@ -27,6 +27,7 @@ class TrialSpec:
     seed: int
     max_epochs: int
     cache_dir: str
+    cache_bytes: int = 20 * 10**9
     log_dir: str | None = None
 
 
@@ -94,6 +95,7 @@ class Rank:
             max_epochs=spec.max_epochs,
             epoch=epoch,
             cache_dir=Path(spec.cache_dir),
+            cache_bytes=spec.cache_bytes,
             log_dir=Path(spec.log_dir) if spec.log_dir and self.rank == 0 else None,
         )
         self._context.start_epoch(epoch)

@@ -35,6 +35,8 @@ class Context:
     """Epochs already finished."""
     cache_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "tuner-cache")
     """Shared by all trials and ranks of a node, and kept between runs."""
+    cache_bytes: int = 20 * 10**9
+    """The most that ``cache_dir`` may hold."""
     log_dir: Path | None = None
     """Where rank 0 logs; None on the other ranks."""
     _samplers: list[DistributedSampler[Any]] = field(default_factory=list, repr=False)

@@ -97,6 +97,17 @@ class Stop(BaseModel):
     )
 
 
+class Cache(BaseModel):
+    """What is kept on each node for later trials and runs: decoded images, frozen features."""
+
+    model_config = Frozen
+
+    dir: str = Field("~/.cache/tuner", description="a folder on every node, shared by all runs")
+    max_gb: float = Field(
+        20, ge=0, description="the most it holds; the least recently used makes room; 0: no cache"
+    )
+
+
 class Experiment(BaseModel):
     """What to tune, over what, how, and on what."""
 
@@ -121,9 +132,7 @@ class Experiment(BaseModel):
     resources: Resources = Field(default_factory=Resources)
     stop: Stop = Field(default_factory=Stop)
     storage: str = Field("./runs", description="the folder that holds the run folders")
-    cache: str = Field(
-        "~/.cache/tuner", description="a folder a node for decoded data, shared by all runs"
-    )
+    cache: Cache = Field(default_factory=Cache)
 
     @field_validator("storage")
     @classmethod

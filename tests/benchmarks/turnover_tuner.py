@@ -63,7 +63,7 @@ def make_experiment(trials: int, folder: Path) -> Experiment:
         },
         "resources": {"workers_per_trial": RANKS, "max_concurrent_trials": 1},
         "storage": str(folder / "runs"),
-        "cache": str(folder / "cache"),
+        "cache": {"dir": str(folder / "cache")},
     }
     return Experiment.model_validate(values)
 

@@ -26,15 +26,21 @@ class Settings(BaseModel):
 
     data: str = Field(
         min_length=1,
-        description="A folder of images: train/ and val/, each with one sub-folder a class, or the "
-        "class sub-folders themselves, split by validation_fraction. Or digits: scikit-learn's "
+        description="A folder of images: train/, val/ and perhaps test/, each with a sub-folder a "
+        "class, or the class sub-folders themselves, split by validation_fraction. A .csv file of "
+        "paths and labels. torchvision:NAME, a data set of torchvision. Or digits: scikit-learn's "
         "1,797 scans of handwritten digits, which need no download.",
+    )
+    data_root: str | None = Field(
+        None,
+        description="torchvision:NAME: the folder that the data set lies in; it is downloaded "
+        "there if it can be. A .csv: what its paths are relative to; null: the file's folder.",
     )
     validation_fraction: float = Field(
         0.2,
         gt=0,
         lt=1,
-        description="Part of every class held out for validation, where the folder has no val/.",
+        description="Part of every class held out for validation, where the data name none.",
     )
     split_seed: NonNegativeInt = Field(
         0, description="Seed of that split and of max_images_per_class; the same for all trials."
@@ -46,6 +52,11 @@ class Settings(BaseModel):
         "refuse",
         description="What to do about files that are no images: refuse the data and name them, or "
         "leave them out and name them in a warning.",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: in the training loss, an image counts in inverse proportion to the "
+        "number of images of its class.",
     )
 
     backbone: str = Field(
@@ -64,6 +75,17 @@ class Settings(BaseModel):
         description="What keeps its pretrained weights: none, all (only the head is trained), or "
         "so many stages from the input up.",
     )
+    unfreeze_every: PositiveInt | None = Field(
+        None,
+        description="Gradual unfreezing: after every so many epochs, one more of the frozen stages "
+        "is trained, from the head down; null: freeze holds to the end.",
+    )
+    head: Literal["linear", "mlp"] = Field(
+        "linear", description="The new head: one linear layer, or two with a ReLU between them."
+    )
+    head_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout before the last layer of the head."
+    )
 
     image_size: int = Field(
         224, ge=8, description="Side of the square that the network sees, in pixels."
@@ -76,6 +98,13 @@ class Settings(BaseModel):
     crop_padding: NonNegativeInt = Field(
         0, description="Black border around that square before a random crop, in pixels a side."
     )
+    resized_crop: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Cut and rescale a random part of each training image, of at least this share "
+        "of its area and an aspect ratio of 3/4 to 4/3, in place of random_crop; null: do not.",
+    )
     rotation: float = Field(
         0.0, ge=0, le=180, description="Largest random rotation either way, in degrees."
     )
@@ -84,6 +113,41 @@ class Settings(BaseModel):
     )
     vertical_flip: Probability = Field(
         0.0, description="Probability that a training image is mirrored top to bottom."
+    )
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Brightness, contrast and saturation of a training image change by up to this "
+        "share either way.",
+    )
+    hue_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Its hue turns by up to this share of the circle either way."
+    )
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = Field(
+        "none",
+        description="Random operations drawn for each training image: RandAugment or "
+        "TrivialAugment (arXiv 1909.13719, 2103.10158).",
+    )
+    randaugment_ops: PositiveInt = Field(2, description="Operations that randaugment applies.")
+    randaugment_magnitude: int = Field(
+        9, ge=0, le=30, description="Strength of randaugment's operations."
+    )
+    mixup: NonNegativeFloat = Field(
+        0.0, description="Alpha of MixUp (arXiv 1710.09412); 0: off. With cutmix, a batch has one."
+    )
+    cutmix: NonNegativeFloat = Field(0.0, description="Alpha of CutMix (arXiv 1905.04899); 0: off.")
+    transforms: str | None = Field(
+        None,
+        description="package.module:function of your own: given these settings, it returns what is "
+        "applied to training images before all else: a callable on uint8 batches (N, 3, S, S), or "
+        "an Albumentations transform, which is applied image by image.",
+    )
+    feature_views: PositiveInt | None = Field(
+        None,
+        description="Fixed augmented views of each training image. Random transforms are drawn "
+        "once a view and not anew each epoch, so that what frozen stages make of them can be "
+        "computed once for all trials; null: drawn anew, and computed once only where nothing is.",
     )
 
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="The optimizer.")
@@ -104,10 +168,37 @@ class Settings(BaseModel):
     warmup_epochs: NonNegativeFloat = Field(
         0.0, description="Linear warm-up of the learning rate, in epochs; cosine decay follows."
     )
+    micro_batch: PositiveInt | None = Field(
+        None,
+        description="Images that go through the network at once on a rank; gradients add up to "
+        "batch_size. null: as many as fit into the GPU's memory.",
+    )
+    clip_norm: PositiveFloat | None = Field(
+        None, description="The gradient's norm is cut to this; null: it is not."
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Evaluate and keep an exponential moving average of the weights, updated with "
+        "this decay after every step; 0: the weights themselves.",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Of the forward pass: bf16 and fp16 are autocast, fp16 scales gradients.",
+    )
+    sync_batchnorm: bool = Field(
+        False, description="BatchNorm statistics over all ranks of a trial; on GPUs only."
+    )
+    compile: bool = Field(
+        False, description="Compile the network with torch.compile: slow to start, then faster."
+    )
 
-    @field_validator("data", "weights")
+    @field_validator("data", "data_root", "weights")
     @classmethod
-    def _absolute(cls, value: str) -> str:
+    def _absolute(cls, value: str | None) -> str | None:
         """A path means the same on every worker, and when the run is resumed from elsewhere."""
+        if value is None:
+            return None
         path = Path(value).expanduser()
         return str(path.absolute()) if path.exists() else value

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tuner.errors import UserError
-from tuner.experiment import Experiment
+from tuner.experiment import Cache
 
 GIB = 2**30
 SHARED_MEMORY_GIB = 2
@@ -239,7 +239,7 @@ def _check_shared_memory() -> Iterator[Finding]:
 
 
 def _check_cache() -> Iterator[Finding]:
-    cache = Path(str(Experiment.model_fields["cache"].default)).expanduser()
+    cache = Path(Cache().dir).expanduser()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         beside = cache / f".doctor.{os.getpid()}"
@@ -247,13 +247,13 @@ def _check_cache() -> Iterator[Finding]:
         beside.unlink()
     except OSError as error:
         yield Finding(
-            "fail", f"cache {cache} cannot be written ({error.strerror})", "--set cache=FOLDER"
+            "fail", f"cache {cache} cannot be written ({error.strerror})", "--set cache.dir=FOLDER"
         )
         return
     free = shutil.disk_usage(cache).free / GIB
     text = f"cache {cache} can be written, {free:.0f} GiB free"
     if free < FREE_DISK_GIB:
-        yield Finding("warn", text, "make room, or name another folder: --set cache=FOLDER")
+        yield Finding("warn", text, "make room, or name another folder: --set cache.dir=FOLDER")
     else:
         yield Finding("ok", text)
 
