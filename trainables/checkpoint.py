@@ -11,8 +11,10 @@ from torch import Tensor
 TENSORS, REST = "tensors.safetensors", "state.pt"
 
 
-def save_state(state: dict[str, Any], directory: Path) -> None:
+def save_state(state: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Write a nested dict or list of tensors and plain values into ``directory``.
+
+    Returns what :func:`load_state` would: a copy on the CPU.
 
     The files are written beside and renamed, the small one last: a directory without it is no
     checkpoint.
@@ -26,6 +28,8 @@ def save_state(state: dict[str, Any], directory: Path) -> None:
     rest = _split(state, "", tensors)
     _replace(directory / TENSORS, lambda path: save_file(tensors, path))
     _replace(directory / REST, lambda path: torch.save(rest, path))
+    saved: dict[str, Any] = _join(rest, tensors)
+    return saved
 
 
 def load_state(directory: Path) -> dict[str, Any]:

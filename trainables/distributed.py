@@ -13,8 +13,9 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from trainables.checkpoint import load_state, save_state
+from trainables.memory import MEMORY_METRICS
 from trainables.process_group import abort_group, open_store
-from trainables.rank import Failure, Outcome, Rank, TrialSpec
+from trainables.rank import Failure, MemoryNotFreedError, Outcome, Rank, TrialSpec
 
 GRACE_SECONDS = 8.0
 """How long the other ranks may take to come out of their collectives after one has failed."""
@@ -27,6 +28,10 @@ class RankLostError(RuntimeError):
     """A rank's process or connection is gone; the trial must go on in new processes."""
 
 
+class WornOutError(RankLostError):
+    """A process holds memory of earlier trials. The trial has lost nothing by its own fault."""
+
+
 class DistributedTrainable(Trainable):  # type: ignore[misc]
     """Runs the Task of ``config["spec"]`` on as many ranks as the trial has bundles.
 
@@ -35,7 +40,8 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
     Task caches as they are.
 
     What the configuration does wrong (the Task raises, on any rank) comes back as a final result
-    with a ``failure``, and the processes stay. Only a lost process raises.
+    with a ``failure``, and the processes stay. Only a lost process raises, and one that must be
+    replaced because earlier trials have left memory behind in it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -47,24 +53,34 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         """Take over another trial. Nothing here may fail: Tune would not try again."""
         self._spec = TrialSpec(**new_config["spec"])
         self._state: dict[str, Any] | None = None
+        """The Task's, at the start of the epoch that is run next; None: as it was built."""
         self._built = False
+        self._micro_batch_limit: int | None = None
         return True
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate for one epoch; returns the Task's metrics, or its ``failure``.
 
+        Where memory runs out in its midst, the epoch begins again with a smaller micro-batch.
+
         Raises:
-            RankLostError: a rank's process is gone.
+            RankLostError: a rank's process is gone, or holds memory of earlier trials.
 
         """
         if self._group is None:
             self._group = RankGroup(self.trial_resources.bundles)
-        failure = None if self._built else self._build(self._group)
-        outcome = Outcome(failure=failure) if failure else self._run_epoch(self._group)
+        outcome, recoveries = self._run_epoch(self._group), 0
+        while smaller := _smaller_micro_batch(outcome.failure):
+            self._micro_batch_limit, self._built = smaller, False
+            recoveries += 1
+            outcome = self._run_epoch(self._group)
         if outcome.failure:
             self._built = False
             return {"failure": {**vars(outcome.failure)}}
-        return {**outcome.value, "should_checkpoint": True}
+        metrics = _merged(outcome.value)
+        if recoveries:
+            metrics["oom_recoveries"] += recoveries
+        return {**metrics, "should_checkpoint": True}
 
     def restore(self, checkpoint_path: Any) -> None:
         """Refuse a checkpoint that Ray would unpickle; ours hold no such file.
@@ -92,7 +108,8 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         outcome = self._group.call_first("state")
         if outcome.failure:
             raise RuntimeError(f"state_dict() failed: {outcome.failure.message}")
-        save_state({"epoch": self.iteration, "task": outcome.value}, Path(checkpoint_dir))
+        saved = {"epoch": self.iteration, "task": outcome.value}
+        self._state = save_state(saved, Path(checkpoint_dir))["task"]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Read a checkpoint; the ranks take it over in the next step."""
@@ -105,14 +122,17 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         if self._group is not None:
             self._group.shut_down()
 
-    def _build(self, group: "RankGroup") -> Failure | None:
-        group.repair()
-        state = ray.put(self._state) if self._state is not None else None
-        failure = group.call("build", self._spec, state, self.iteration).failure
-        self._built, self._state = failure is None, None
-        return failure
-
     def _run_epoch(self, group: "RankGroup") -> Outcome:
+        if not self._built:
+            group.repair()
+            state = ray.put(self._state) if self._state is not None else None
+            limit = self._micro_batch_limit
+            built = group.call("build", self._spec, state, self.iteration, limit)
+            if built.failure and built.failure.type == MemoryNotFreedError.__name__:
+                raise WornOutError(built.failure.message)
+            if built.failure:
+                return built
+            self._built = True
         return group.call("run_epoch", self.iteration)
 
 
@@ -153,7 +173,7 @@ class RankGroup:
         self._formed = True
 
     def call(self, method: str, *args: Any) -> Outcome:
-        """Run a method of :class:`Rank` on every rank; returns rank 0's value or the first cause.
+        """Run a method of :class:`Rank` on every rank; returns all values, or the first cause.
 
         Raises:
             RankLostError: a rank's process is gone.
@@ -202,11 +222,10 @@ class RankGroup:
         for rank, outcome in sorted(outcomes.items()):
             if isinstance(outcome, RayError):
                 raise RankLostError(f"rank {rank} of {self._size} is gone: {_one_line(outcome)}")
-        failures = [o.failure for o in outcomes.values() if isinstance(o, Outcome) and o.failure]
+        answers = [outcome for _, outcome in sorted(outcomes.items())]
+        failures = [o.failure for o in answers if isinstance(o, Outcome) and o.failure]
         if not failures:
-            first = outcomes[0]
-            assert isinstance(first, Outcome)
-            return first
+            return Outcome([o.value for o in answers if isinstance(o, Outcome)])
         causes = [f for f in failures if not f.is_group_error]
         if not causes:
             raise RankLostError(f"the process group broke: {failures[0].message}")
@@ -237,6 +256,20 @@ class Peer(Rank):
         abort_group()
 
 
+def _smaller_micro_batch(failure: Failure | None) -> int:
+    """What to try after ``failure``; 0 where that is of no use."""
+    return (failure.micro_batch or 0) // 2 if failure else 0
+
+
+def _merged(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank 0's metrics; of memory, the most that a rank has."""
+    return metrics[0] | {
+        name: max(of_rank[name] for of_rank in metrics)
+        for name in metrics[0]
+        if name in MEMORY_METRICS
+    }
+
+
 def _outcome(future: "Future[Outcome]") -> Outcome | RayError:
     try:
         return future.result()
@@ -249,7 +282,9 @@ def _failed(outcome: Outcome | RayError) -> bool:
 
 
 def _rank_options(bundle: dict[str, float]) -> dict[str, Any]:
-    return {"gpu": bundle.get("GPU", 0) > 0, "threads": max(1, int(bundle.get("CPU", 1)))}
+    gpus = bundle.get("GPU", 0)
+    threads = max(1, int(bundle.get("CPU", 1)))
+    return {"gpu": gpus > 0, "shares_gpu": 0 < gpus < 1, "threads": threads}
 
 
 def _peer_class(rank: int, bundle: dict[str, float]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainables.memory import MemoryWatch, is_out_of_memory
 from trainables.process_group import abort_group, is_group_error, join_group, join_store
 from trainables.task import Context, Task
 
@@ -41,6 +42,8 @@ class Failure:
     rank: int
     is_group_error: bool = False
     """A collective broke: another rank's failure is the likely cause."""
+    micro_batch: int | None = None
+    """What did not fit into the memory, where the Task can do with less at once."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,25 @@ class Outcome:
     failure: Failure | None = None
 
 
+class MemoryNotFreedError(RuntimeError):
+    """Trials have left memory behind in this process; the next one needs a new process."""
+
+
 class Rank:
     """The same small set of calls on every rank; :meth:`call` turns exceptions into outcomes."""
 
-    def __init__(self, rank: int, world_size: int, *, gpu: bool, threads: int) -> None:
+    def __init__(
+        self, rank: int, world_size: int, *, gpu: bool, threads: int, shares_gpu: bool = False
+    ) -> None:
         if not gpu:  # Ray leaves every GPU visible to an actor that asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.rank, self.world_size, self.threads = rank, world_size, threads
         self.device = torch.device("cuda", 0) if gpu else torch.device("cpu")
         self._task: Task | None = None
         self._context: Context | None = None
+        self._shares_gpu = shares_gpu
+        self._memory = MemoryWatch(self.device)
+        self._used = False
 
     def call(self, method: str, *args: Any) -> Outcome:
         """Run one of the methods below; an exception leaves the group and comes back as a value."""
@@ -76,6 +88,9 @@ class Rank:
                     traceback.format_exc(),
                     self.rank,
                     is_group_error(error),
+                    self._context.used_micro_batch
+                    if is_out_of_memory(error) and self._context
+                    else None,
                 )
             )
 
@@ -83,10 +98,22 @@ class Rank:
         """Form the process group anew, with the rendezvous at ``host:port``."""
         join_group(join_store(host, port), self.rank, self.world_size, self.device)
 
-    def build(self, spec: TrialSpec, state: Mapping[str, Any] | None, epoch: int) -> None:
-        """Replace the Task by that of ``spec``, going on from ``state`` after ``epoch`` epochs."""
+    def build(
+        self,
+        spec: TrialSpec,
+        state: Mapping[str, Any] | None,
+        epoch: int,
+        micro_batch_limit: int | None = None,
+    ) -> None:
+        """Replace the Task by that of ``spec``, going on from ``state`` after ``epoch`` epochs.
+
+        Raises:
+            MemoryNotFreedError: earlier Tasks have left too much memory behind.
+
+        """
         self.close()
         task_class = import_task(spec.task)
+        self._check_memory(task_class)
         self._context = Context(
             rank=self.rank,
             world_size=self.world_size,
@@ -97,6 +124,10 @@ class Rank:
             cache_dir=Path(spec.cache_dir),
             cache_bytes=spec.cache_bytes,
             log_dir=Path(spec.log_dir) if spec.log_dir and self.rank == 0 else None,
+            threads=self.threads,
+            shares_device=self._shares_gpu,
+            probes=self.device.type == "cuda",
+            micro_batch_limit=micro_batch_limit,
         )
         self._context.start_epoch(epoch)
         self._task = task_class(build_config(task_class, spec.config), self._context)
@@ -109,12 +140,26 @@ class Rank:
         assert self._context is not None
         self._context.start_epoch(epoch)
         metrics = {**self._task.train_epoch(), **self._task.evaluate()}
-        return {name: _number(name, value) for name, value in metrics.items()}
+        if self._context.used_micro_batch is not None:
+            metrics["micro_batch"] = self._context.used_micro_batch
+            metrics["oom_recoveries"] = self._context.oom_recoveries
+            self._context.oom_recoveries = 0
+        numbers = {name: _number(name, value) for name, value in metrics.items()}
+        return {**numbers, **self._memory.epoch()}
 
     def state(self) -> dict[str, Any]:
         """The Task's state."""
         assert self._task is not None
         return self._task.state_dict()
+
+    def _check_memory(self, task_class: type[Task]) -> None:
+        """Between two trials: refuse to go on where what earlier ones took has not come back."""
+        self._memory.start_trial()
+        first, self._used = not self._used, True
+        if not first and (left := self._memory.left_behind(task_class.kept_bytes())):
+            raise MemoryNotFreedError(
+                f"{left:.0f} MB have not come back after earlier trials on rank {self.rank}"
+            )
 
     def close(self) -> None:
         """Let go of the Task; the process, its group and its caches stay."""

@@ -3,7 +3,7 @@
 import random
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, DistributedSampler
+
+from trainables.memory import largest_fitting, remember_failure
 
 
 @dataclass
@@ -39,6 +41,18 @@ class Context:
     """The most that ``cache_dir`` may hold."""
     log_dir: Path | None = None
     """Where rank 0 logs; None on the other ranks."""
+    threads: int = 1
+    """CPU threads that are this rank's own."""
+    shares_device: bool = False
+    """Other trials use the same GPU, so what fits now may not fit later."""
+    probes: bool = False
+    """Whether :meth:`micro_batch` tries what fits: on GPUs, where running out can be caught."""
+    micro_batch_limit: int | None = None
+    """The most that goes through the model at once since this trial has run out of memory."""
+    oom_recoveries: int = field(default=0, init=False)
+    """Times in this epoch that memory was too small and a smaller micro-batch was taken."""
+    used_micro_batch: int | None = field(default=None, init=False)
+    """What :meth:`micro_batch` has answered; None where the Task has not asked."""
     _samplers: list[DistributedSampler[Any]] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -97,6 +111,61 @@ class Context:
                 f"be a multiple of {self.world_size}"
             )
         return batch_size // self.world_size
+
+    def micro_batch(
+        self,
+        batch_size: int,
+        attempt: Callable[[int], None] | None = None,
+        kind: Hashable | None = None,
+    ) -> int:
+        """How many of this rank's ``batch_size`` examples go through the model at once.
+
+        All of them, where they fit into memory; a Task adds up the gradients of the parts. A Task
+        that takes this number is recovered when it runs out of memory in the midst of an epoch: it
+        is built anew with the state that the epoch began with, and this number is a half of what it
+        was. All ranks get the same number. It is reported as ``micro_batch``.
+
+        Args:
+            batch_size: this rank's share of a batch.
+            attempt: puts so many examples through the model, forward and backward, without
+                collectives, and leaves no trace. On GPUs it is tried on before the first epoch.
+            kind: what decides how much memory an example needs: the answer is remembered for other
+                trials of the same kind; None: it is not.
+
+        Raises:
+            torch.OutOfMemoryError: not even one example fits, on some rank.
+
+        """
+        if kind is not None:
+            gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+            kind = None if self.shares_device else (kind, gpu)
+        wanted = min(batch_size, self.micro_batch_limit or batch_size)
+        found, failures = wanted, 0
+        if self.micro_batch_limit and kind is not None:
+            remember_failure(kind, 2 * self.micro_batch_limit)
+        if self.probes and attempt is not None:
+            found, failures = largest_fitting(wanted, attempt, kind)
+        agreed = self.min(found)
+        if not agreed:
+            raise torch.OutOfMemoryError(
+                f"not even one example fits into the memory of {self.device}: make the model or "
+                "its input smaller"
+            )
+        self.oom_recoveries += self.max(failures)
+        self.used_micro_batch = agreed
+        return agreed
+
+    def min(self, value: int) -> int:
+        """The least over all ranks."""
+        return -self.max(-value)
+
+    def max(self, value: int) -> int:
+        """The most over all ranks."""
+        if self.world_size == 1:
+            return value
+        every = torch.tensor(value, device=self.device)
+        dist.all_reduce(every, dist.ReduceOp.MAX)
+        return int(every)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add ``values`` (any shape) over all ranks; every rank gets the result."""
@@ -172,6 +241,14 @@ class Task(ABC):
 
     def close(self) -> None:  # noqa: B027 - most Tasks hold nothing beyond memory
         """Release files and processes. The ranks themselves stay for the next trial."""
+
+    @classmethod
+    def kept_bytes(cls) -> int:
+        """Bytes of memory that this process keeps for later trials on purpose.
+
+        What else a trial leaves behind is taken for a leak, and its process is replaced.
+        """
+        return 0
 
     @classmethod  # noqa: B027 - optional
     def check(cls, config: Any, world_size: int) -> None:

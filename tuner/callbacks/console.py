@@ -27,6 +27,7 @@ class Progress:
         self._search, self._slots = search, slots
         self._live: Live | None = None
         self._last_line = 0.0
+        self._warned: set[int] = set()
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -50,8 +51,14 @@ class Progress:
             self._live.stop()
 
     def __call__(self, event: Event, search: Search) -> None:
-        """Say what changed, where no table does."""
-        if self._live is not None or "trial" not in event:
+        """Say what changed, where no table does; warn of a leak wherever that is."""
+        if "trial" not in event:
+            return
+        trial = search.trials[event["trial"]]
+        if trial.number not in self._warned and (warning := growth_warning(trial)):
+            self._warned.add(trial.number)
+            self._print(warning)
+        if self._live is not None:
             return
         line = _line(event, search)
         if event["event"] == "result" and event["verdict"] != "complete":
@@ -59,8 +66,11 @@ class Progress:
                 return
             self._last_line = time.monotonic()
         if line:
-            with suppress(OSError):  # the reader of a pipe may be gone; the run goes on
-                self.console.print(Text(line))
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # the reader of a pipe may be gone; the run goes on
+            self.console.print(Text(line))
 
     def _table(self) -> Group:
         search = self._search
@@ -93,6 +103,17 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+
+
+def growth_warning(trial: Trial) -> str | None:
+    """That a trial's memory grew and grew, if it did."""
+    grown = max((m.get("memory_growth_mb", 0) for m in trial.results.values()), default=0)
+    if not grown:
+        return None
+    return (
+        f"warning: the memory of trial {trial.number} has grown by {grown:.0f} MB, more with every "
+        "epoch: does the Task keep tensors that hold on to their graph?"
+    )
 
 
 def describe(config: dict[str, Any]) -> str:
@@ -139,6 +160,8 @@ def _line(event: Event, search: Search) -> str:
             return f"{name} is taken up again from epoch {(trial.checkpoint or (0,))[0]}"
         case "interrupt":
             return f"{name} lost its process: {event['error']['message'].splitlines()[0]}"
+        case "replace":
+            return f"{name} gets a new process: {event['reason']}"
         case "fail":
             return f"{name} failed: {event['error']['message'].splitlines()[0]}"
     return ""

@@ -134,6 +134,8 @@ class Search:
         self.reached: Counter[int] = Counter()
         """Budget -> results that trials reached there; what the sampler was told must equal it."""
         self.promotions = 0
+        self.replacements = 0
+        """Processes that were ended because memory of earlier trials had not come back."""
         self.epochs_done = 0
         self.best: Trial | None = None
         """The trial with the best result so far, at its ``best_epoch``."""
@@ -298,6 +300,12 @@ class Search:
             self.fail(number, error)
         else:
             self._commit("interrupt", trial, error=error)
+
+    def replace(self, number: int, reason: str) -> None:
+        """Hear that a trial needs another process, by no fault of its own: it is taken up again."""
+        trial = self.trials[number]
+        if trial.number in self._active and trial not in self._interrupted:
+            self._commit("replace", trial, reason=reason)
 
     def halt(self, reason: str) -> None:
         """Start nothing more; running trials stop at their next report."""
@@ -491,6 +499,10 @@ class Search:
     def _on_interrupt(self, trial: Trial, event: Event) -> None:
         trial.faults += 1
         trial.error = event["error"]
+        self._lose(trial)
+
+    def _on_replace(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
+        self.replacements += 1
         self._lose(trial)
 
     def _on_stop(self, trial: Trial, event: Event) -> None:  # noqa: ARG002

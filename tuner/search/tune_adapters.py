@@ -23,7 +23,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
-from trainables.distributed import RankLostError
+from trainables.distributed import RankLostError, WornOutError
 from tuner.errors import UserError
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
@@ -253,7 +253,10 @@ class TuneBridge:
         trial = self._trials[trial_id]
         self._live.pop(trial.number, None)
         lost, error = self._errors.pop(trial_id, (True, {"type": "Lost", "message": "no reason"}))
-        (self.search.interrupt if lost else self.search.fail)(trial.number, error)
+        if error["type"] == WornOutError.__name__:
+            self.search.replace(trial.number, error["message"])
+        else:
+            (self.search.interrupt if lost else self.search.fail)(trial.number, error)
 
     def saved(self, tune_trial: TuneTrial, checkpoint: Checkpoint) -> None:
         """A checkpoint of the latest result lies in the storage."""
