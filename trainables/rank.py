@@ -30,6 +30,7 @@ class TrialSpec:
     cache_dir: str
     cache_bytes: int = 20 * 10**9
     log_dir: str | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Rank:
             seed=spec.seed,
             max_epochs=spec.max_epochs,
             epoch=epoch,
+            final=spec.final,
             cache_dir=Path(spec.cache_dir),
             cache_bytes=spec.cache_bytes,
             log_dir=Path(spec.log_dir) if spec.log_dir and self.rank == 0 else None,
@@ -146,6 +148,11 @@ class Rank:
             self._context.oom_recoveries = 0
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         return {**numbers, **self._memory.epoch()}
+
+    def test(self) -> dict[str, float]:
+        """Score the Task on data kept for the end. Returns the metrics, as numbers."""
+        assert self._task is not None
+        return {name: _number(name, value) for name, value in self._task.test().items()}
 
     def state(self) -> dict[str, Any]:
         """The Task's state."""

@@ -35,6 +35,8 @@ class Context:
     """Epochs of a full trial: what a schedule spans, however early the trial stops."""
     epoch: int = 0
     """Epochs already finished."""
+    final: bool = False
+    """Train on the validation data too: this is the final fit, and the experiment asks for that."""
     cache_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "tuner-cache")
     """Shared by all trials and ranks of a node, and kept between runs."""
     cache_bytes: int = 20 * 10**9
@@ -227,6 +229,13 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self) -> Mapping[str, float]:
         """Evaluate after an epoch; return metrics, among them the one that is searched on."""
+
+    def test(self) -> Mapping[str, float]:
+        """Score on data kept for the end; an empty mapping where there are none.
+
+        Called on one rank, once, for the best model of the whole run.
+        """
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
