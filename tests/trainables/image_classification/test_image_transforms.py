@@ -280,6 +280,22 @@ def test_the_key_is_plain():
     }
 
 
+@pytest.mark.parametrize("auto_augment", ["randaugment", "trivialaugment"])
+@pytest.mark.parametrize("resized_crop", [None, 0.5])
+def test_nothing_is_mixed_with_tensors_of_another_device(
+    auto_augment: str, resized_crop: float | None
+):
+    chosen = {"auto_augment": auto_augment, "resized_crop": resized_crop}
+    settings = Settings(**(EVERYTHING | chosen))
+    noise = torch.empty(16, 3, 23, 23, dtype=torch.uint8, device="meta")  # a device without values
+
+    images = transforms.training(settings, GREY, GREY)(noise)
+    mixed, targets = mixer(mixup=1.0)(images, torch.empty(16, dtype=torch.int64, device="meta"))
+
+    assert images.device.type == mixed.device.type == targets.device.type == "meta"
+    assert images.shape == mixed.shape == (16, 3, 20, 20)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("auto_augment", ["randaugment", "trivialaugment"])
