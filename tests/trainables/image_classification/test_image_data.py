@@ -1,22 +1,30 @@
 import logging
+import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from digit_files import write_digits
 from PIL import Image
 
-from trainables.image_classification import data
+from trainables.image_classification import data, pixels
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import load_data
 from trainables.image_classification.sources import open_source
 
+torch.set_num_threads(1)
 
-def load(folder: Path | str, tmp_path: Path, **more: Any):
-    return load_data(Settings(data=str(folder), image_size=16, **more), tmp_path / "cache")
+LARGE = 10**9
+
+
+def load(
+    folder: Path | str, tmp_path: Path, cache_bytes: int = LARGE, workers: int = 0, **more: Any
+):
+    config = Settings(data=str(folder), image_size=16, **more)
+    return load_data(config, tmp_path / "cache", cache_bytes, workers)
 
 
 def test_digits_are_split_once_and_for_all(tmp_path: Path):
@@ -55,9 +63,9 @@ def test_one_folder_is_split_alike_in_every_class_and_by_the_seed(tmp_path: Path
 
     assert first.train.targets.bincount().tolist() == [7, 7, 7, 1]
     assert first.val.targets.bincount().tolist() == [3, 3, 3, 1]
-    assert not set(first.train._rows) & set(first.val._rows)
-    assert np.array_equal(first.val._rows, same.val._rows)
-    assert not np.array_equal(first.val._rows, other.val._rows)
+    assert not set(first.train.rows) & set(first.val.rows)
+    assert np.array_equal(first.val.rows, same.val.rows)
+    assert not np.array_equal(first.val.rows, other.val.rows)
 
 
 def test_max_images_per_class_spares_the_validation_set(tmp_path: Path):
@@ -94,59 +102,123 @@ def test_images_are_decoded_once_and_again_only_where_a_file_changed(
 ):
     folder = write_digits(tmp_path / "d")
     decoded = []
-    decode = data._decode
-    monkeypatch.setattr(data, "_decode", lambda *arguments: (decoded.append(1), decode(*arguments)))
+    decode = pixels._decode
+    monkeypatch.setattr(
+        pixels, "_decode", lambda *arguments: (decoded.append(1), decode(*arguments))[1]
+    )
 
     def forget_and_load(**more: Any):
         data._load.cache_clear()
         open_source.cache_clear()
-        load(folder, tmp_path, **more)
+        return load(folder, tmp_path, **more)
 
-    forget_and_load()
+    first = forget_and_load()
     forget_and_load(split_seed=1, corrupt_images="skip")
     assert len(decoded) == 1
     shutil.copy(folder / "0" / "1.png", folder / "0" / "0.png")
-    forget_and_load()
+    assert forget_and_load().content != first.content
     assert len(decoded) == 2
 
 
-def test_those_who_come_together_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_or_stored_the_same_indices_give_the_same_pixels(workers: int, tmp_path: Path):
+    folder = write_digits(tmp_path / "d", classes=[0, 1, 2], count=8)
+    stored = load(folder, tmp_path)
+    streamed = load(folder, tmp_path, cache_bytes=0, workers=workers)
+    assert (stored.entry is None, streamed.entry is None) == (False, True)
+    assert streamed.content == stored.content
+
+    for a, b in ((stored.train, streamed.train), (stored.val, streamed.val)):
+        batches = [[3, 0, 1], [2], list(range(len(a)))[::-1]]
+        for (images, targets), (same, same_targets) in zip(
+            a.batches(batches), b.batches(batches), strict=True
+        ):
+            assert images.shape == (len(targets), 3, 18, 18)
+            assert images.stride(1) == same.stride(1) == 1
+            assert torch.equal(images, same)
+            assert torch.equal(targets, same_targets)
+        assert torch.equal(a.batch([1, 2])[0], b.batch([1, 2])[0])
+
+
+def test_streaming_draws_no_random_numbers(tmp_path: Path):
+    streamed = load(write_digits(tmp_path / "d"), tmp_path, cache_bytes=0)
+    before = torch.get_rng_state()
+
+    list(streamed.train.batches([[0, 1], [2, 3]]))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_joined_has_the_rows_of_train_and_then_those_of_val(tmp_path: Path):
+    found = load(write_digits(tmp_path / "d"), tmp_path)
+
+    joined = found.joined()
+
+    first, count = len(found.train), len(joined)
+    assert count == 12
+    assert torch.equal(joined.batch(range(first))[0], found.train.batch(range(first))[0])
+    images, targets = joined.batch(range(first, count))
+    assert torch.equal(images, found.val.batch(range(count - first))[0])
+    assert torch.equal(targets, found.val.targets)
+
+
+def test_images_of_test_are_in_neither_train_nor_val(tmp_path: Path):
+    for part, count in (("train", 5), ("test", 3)):
+        write_digits(tmp_path / "d" / part, count=count)
+
+    found = load(tmp_path / "d", tmp_path)
+
+    assert found.test is not None
+    assert sorted([*found.train.rows, *found.val.rows]) == list(range(10))
+    assert found.test.rows.tolist() == list(range(10, 16))
+    assert found.test.targets.tolist() == [0] * 3 + [1] * 3
+    assert load("digits", tmp_path).test is None
+
+
+def test_the_digest_tells_apart_what_is_in_the_rows(tmp_path: Path):
+    folder = write_digits(tmp_path / "d", count=10)
+    base: dict[str, Any] = {"validation_fraction": 0.3}
+
+    def content(**more: Any):
+        return load(folder, tmp_path, **base | more).content
+
+    changed = [
+        content(),
+        content(validation_fraction=0.4),
+        content(split_seed=1),
+        content(max_images_per_class=3),
+        load_data(Settings(data=str(folder), image_size=20, **base), tmp_path / "c", LARGE).content,
+    ]
+    assert len(set(changed)) == len(changed)
+    assert content(max_images_per_class=100) == content(corrupt_images="skip") == content()
+    assert content(head_dropout=0.5) == content()
+
+
+def test_another_label_changes_the_digest_and_decodes_nothing(tmp_path: Path):
     folder = write_digits(tmp_path / "d")
-    source = open_source(str(folder))
-    decoded = []
-    decode = data._decode
-    monkeypatch.setattr(data, "_decode", lambda *arguments: (decoded.append(1), decode(*arguments)))
+    names = [f"{digit}/{i}.png" for digit in (0, 1) for i in range(6)]
 
-    with ThreadPoolExecutor(4) as pool:
-        all_images = list(
-            pool.map(lambda _: data._decoded(source, 16, tmp_path / "cache")[0], range(4))
-        )
+    def listed(name: str, labels: str):
+        lines = ["path,label", *map(",".join, zip(names, labels, strict=True))]
+        (folder / name).write_text("\n".join(lines))
+        return load(folder / name, tmp_path)
 
-    assert len(decoded) == 1
-    assert all(np.array_equal(images, all_images[0]) for images in all_images)
+    first, other = listed("a.csv", "aaaaaabbbbbb"), listed("b.csv", "ababababbbbb")
+
+    assert first.content != other.content
+    assert first.entry == other.entry
 
 
-def test_a_build_that_was_cut_short_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_that_uses_what_the_process_has_open_counts_as_a_use(tmp_path: Path):
     folder = write_digits(tmp_path / "d")
-    source = open_source(str(folder))
+    entry = load(folder, tmp_path).entry
+    assert entry is not None
+    marker = tmp_path / "cache" / entry / ".tuner-cache"
+    os.utime(marker, (1, 1))
 
-    def cut_short(_source: object, _size: int, partial: Path):
-        (partial / "images.npy").write_bytes(b"half")
-        raise KeyboardInterrupt
+    load(folder, tmp_path)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(data, "_decode", cut_short)
-        with pytest.raises(KeyboardInterrupt):
-            data._decoded(source, 16, tmp_path / "cache")
-
-    assert data._decoded(source, 16, tmp_path / "cache")[0].shape == (12, 16, 16, 3)
-
-
-def test_stored_images_are_read_only(tmp_path: Path):
-    images, _ = data._decoded(open_source("digits"), 16, tmp_path)
-
-    with pytest.raises(ValueError, match="read-only"):
-        images[0] = 0
+    assert marker.stat().st_mtime > 1
 
 
 @pytest.fixture
@@ -181,20 +253,12 @@ def test_or_left_out_and_named_in_one_warning(
     assert "0/note.txt" in warning
 
 
-def test_a_file_that_may_not_be_read_is_not_called_corrupt(tmp_path: Path):
-    folder = write_digits(tmp_path / "d")
-    source = open_source(str(folder))
-    (folder / "0" / "3.png").unlink()  # after the folder was looked at
+def test_files_that_are_no_images_are_refused_when_streamed_too(spoiled: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="2 of 13 files are no images"):
+        load(spoiled, tmp_path, cache_bytes=0)
 
-    with pytest.raises(ValueError, match=r"of which .*3\.png cannot be read \(No such file"):
-        data._decoded(source, 16, tmp_path / "cache")
+    skipped = load(spoiled, tmp_path, cache_bytes=0, corrupt_images="skip")
+    stored = load(spoiled, tmp_path, corrupt_images="skip")
 
-
-def test_images_that_would_not_fit_on_the_disk_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    free = shutil._ntuple_diskusage(10, 0, 10)
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda _: free)
-
-    with pytest.raises(ValueError, match="make room, or give a smaller image_size"):
-        load("digits", tmp_path)
+    assert skipped.content == stored.content
+    assert torch.equal(skipped.train.batch(range(8))[0], stored.train.batch(range(8))[0])

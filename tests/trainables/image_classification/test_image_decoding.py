@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,67 @@ def test_a_damaged_image_is_refused_with_the_reason():
 
     with pytest.raises(ValueError, match="truncated"):
         read_image(file.getvalue()[:-200])
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_a_damaged_image_is_refused_however_small_it_is_wanted(size: int | None):
+    file = io.BytesIO()
+    Image.effect_noise((256, 256), 50).save(file, "jpeg")
+
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(file.getvalue()[:-2000], size)
+
+
+def test_an_image_too_large_to_be_one_is_refused():
+    """A PNG of 20,000 x 20,000 pixels, of which the file has none."""
+    chunks = b""
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b""))):
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        chunks += struct.pack(">I", len(body)) + kind + body + checksum
+
+    with pytest.raises(ValueError, match=r"exceeds limit of .* pixels"):
+        read_image(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def test_of_an_animation_the_first_image_counts():
+    file = io.BytesIO()
+    first, second = (Image.new("RGB", (6, 6), colour) for colour in ("red", "blue"))
+    first.save(file, "gif", save_all=True, append_images=[second])
+
+    assert np.asarray(read_image(file.getvalue()))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_an_image_with_garbage_for_exif_is_read():
+    file = io.BytesIO()
+    Image.new("RGB", (6, 6), "red").save(file, "png", exif=b"Exif\0\0II*\0garbage\xff\xff\xff")
+
+    assert read_image(file.getvalue()).size == (6, 6)
+
+
+def test_a_large_photograph_is_decoded_smaller_and_hardly_differs():
+    """Waves in all colours, fine enough to show what a coarse decode would lose."""
+    y, x = np.mgrid[0:768, 0:1024] / 9
+    waves = np.stack([np.sin(x), np.sin(y), np.sin(x + y)], axis=-1)
+    file = io.BytesIO()
+    Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(file, "jpeg", quality=95)
+
+    reduced, whole = read_image(file.getvalue(), 96), read_image(file.getvalue())
+
+    assert (reduced.size, whole.size) == ((256, 192), (1024, 768))
+    difference = to_square(reduced, 96).astype(int) - to_square(whole, 96)
+    assert np.abs(difference).max() <= 12
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_reduced_decode_keeps_the_colours(mode: str):
+    file = io.BytesIO()
+    Image.new("RGB", (640, 640), (90, 90, 90)).convert(mode).save(file, "jpeg", quality=95)
+
+    reduced = read_image(file.getvalue(), 32)
+
+    assert reduced.size == (80, 80)
+    assert np.abs(np.asarray(reduced).astype(int) - 90).max() <= 2
 
 
 def test_a_wide_image_keeps_its_centre():

@@ -1,0 +1,91 @@
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trainables.image_classification.sources.files import digest, read_file
+from trainables.image_classification.sources.source import Source
+
+_SPLITS = ("train", "val", "test")
+_REMEDY = "a .csv file of paths and labels, torchvision:NAME, or digits"
+
+
+def open_folder(data: str) -> Source:
+    """The images of a folder: of its train/, val/ and test/, or of its class sub-folders.
+
+    Raises:
+        ValueError: it is no folder, cannot be read, or holds no images.
+
+    """
+    root = Path(data).expanduser().absolute()
+    try:
+        splits = _splits(data, root)
+        labels = sorted({folder.name for split in splits for folder in _class_folders(split)})
+        found = [(path, label, split) for split in splits for path, label in _files(split)]
+        stats = [path.stat() for path, _, _ in found]
+    except OSError as error:
+        raise ValueError(
+            f"data is {data!r}, which cannot be read ({error.strerror}: {error.filename}): give a "
+            f"folder that this user may read, {_REMEDY}"
+        ) from error
+    if not found:
+        raise ValueError(
+            f"data is {data!r}, which holds no images in class sub-folders: put the images of each "
+            f"class into a sub-folder named after it"
+        )
+    paths = [path for path, _, _ in found]
+    names = [str(path.relative_to(root)) for path in paths]
+    index = {label: i for i, label in enumerate(labels)}
+    return Source(
+        data=data,
+        names=names,
+        labels=labels,
+        targets=np.array([index[label] for _, label, _ in found]),
+        validation=np.array([split == root / "val" for *_, split in found])
+        if root / "val" in splits
+        else None,
+        test=np.array([split == root / "test" for *_, split in found]),
+        content=digest(root, names, stats),
+        read=partial(read_file, paths),
+    )
+
+
+def _splits(data: str, root: Path) -> list[Path]:
+    """Its train/, val/ and test/, or the folder itself. A class may well be called train.
+
+    A test/ without class sub-folders is left alone: such images have no labels to test by.
+    """
+    if not root.is_dir():
+        raise ValueError(
+            f"data is {data!r}, but {root} is no folder: give a folder with one sub-folder of "
+            f"images a class, {_REMEDY}"
+        )
+    halves = [root / name for name in _SPLITS]
+    present = [half.name for half in halves if half.is_dir() and _class_folders(half)]
+    if present in (["train"], ["val"], ["val", "test"]):
+        absent = "val" if present == ["train"] else "train"
+        raise ValueError(
+            f"data is {data!r}, which has class sub-folders in {present[0]}/ but none in "
+            f"{absent}/: give both, or the class sub-folders alone to have them split"
+        )
+    return [root] if "train" not in present else [root / name for name in present]
+
+
+def _class_folders(split: Path) -> list[Path]:
+    return sorted(p for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(split: Path) -> Iterator[tuple[Path, str]]:
+    """All files of the class folders, however deep, with their class; hidden ones left out."""
+
+    def refuse(error: OSError) -> None:  # os.walk passes over what it cannot read
+        raise error
+
+    for folder in _class_folders(split):
+        for parent, folders, names in os.walk(folder, onerror=refuse):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith("."):
+                    yield Path(parent, name), folder.name
