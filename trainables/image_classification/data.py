@@ -68,9 +68,7 @@ class ImageData:
         return ImageSet(self.train.pixels, rows, torch.cat([self.train.targets, self.val.targets]))
 
 
-def load_data(
-    settings: Settings, cache_dir: Path, cache_bytes: int = 20 * 10**9, workers: int = 0
-) -> ImageData:
+def load_data(settings: Settings, cache_dir: Path, cache_bytes: int, workers: int = 0) -> ImageData:
     """Open the images that ``settings`` name, decoding them first where no trial did so yet.
 
     Args:
