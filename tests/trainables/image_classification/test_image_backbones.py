@@ -74,14 +74,15 @@ def test_an_mlp_head_has_a_hidden_layer_as_wide_as_the_features():
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_dropout_is_before_the_last_layer_and_only_in_training(kind: str):
     head = backbones.build("test_resnet", 3, "none", head=kind, head_dropout=0.5).head
-    features = torch.rand(2, head.in_features)
-    seen: list[torch.Tensor] = []
-    head.dropout.register_forward_hook(lambda _module, _given, made: seen.append(made))
+    features = torch.rand(32, head.in_features)
+    passed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    head.dropout.register_forward_hook(lambda _, given, made: passed.append((given[0], made)))
 
-    head(features)
+    logits = head(features)
 
-    kept = (seen[0] != 0).float().mean()
-    assert 0.2 < kept < (0.8 if kind == "linear" else 0.5)  # ReLU made about half zero before
+    given, made = passed[0]
+    torch.testing.assert_close(logits, torch.nn.functional.linear(made, head.weight, head.bias))
+    assert 0.4 < (made[given != 0] == 0).float().mean() < 0.6
     head.eval()
     assert torch.equal(head(features), head(features))
 

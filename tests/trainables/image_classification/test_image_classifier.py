@@ -7,7 +7,12 @@ from digit_files import write_digits
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from trainables.image_classification import ImageClassification, ImageClassifier, backbones
+from trainables.image_classification import (
+    ImageClassification,
+    ImageClassifier,
+    backbones,
+    transforms,
+)
 from trainables.image_classification.config import Settings
 from trainables.task import Context
 
@@ -120,11 +125,12 @@ def test_prediction_sees_an_image_as_evaluation_does(trained: tuple[ImageClassif
     task, home = trained
     path = home / "digits" / "1" / "3.png"
     row = next(i for i, name in enumerate(names(home)) if name == path)
-    stored = torch.tensor(task.data.train._images[row]).permute(2, 0, 1)
+    stored = next(task.data.train.pixels.batches([[row]]))
+    prepare = transforms.evaluation(32, *backbones.normalisation("efficientnet_lite0"))
 
     model = ImageClassification.load(home / "best")
 
-    assert torch.equal(model.preprocess(Image.open(path)), task.prepare(stored))
+    assert torch.equal(model.preprocess(Image.open(path)), prepare(stored)[0])
 
 
 def names(home: Path):
