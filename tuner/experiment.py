@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -97,6 +97,20 @@ class Stop(BaseModel):
     )
 
 
+class Final(BaseModel):
+    """The fit that follows the search: its best configuration, trained afresh."""
+
+    model_config = Frozen
+
+    epochs: int | None = Field(
+        None, ge=1, description="of the fit; null: as many as the best result of the search took"
+    )
+    data: Literal["train", "train+val"] = Field(
+        "train+val",
+        description="what it is trained on; a Task of your own heeds it by context.final",
+    )
+
+
 class Cache(BaseModel):
     """What is kept on each node for later trials and runs: decoded images, frozen features."""
 
@@ -133,6 +147,11 @@ class Experiment(BaseModel):
     stop: Stop = Field(default_factory=Stop)
     storage: str = Field("./runs", description="the folder that holds the run folders")
     cache: Cache = Field(default_factory=Cache)
+    final: Final | None = Field(
+        None,
+        description="train the best configuration afresh once the search has ended, for best/; "
+        "{}: as long as its best result took, on all data; null: best/ has the search's own model",
+    )
 
     @field_validator("storage")
     @classmethod
@@ -238,16 +257,20 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        models = [kind for kind in kinds if issubclass(kind, BaseModel)]
+        if not models:
             return []
-        model = annotation
+        model = models[0]
     return list(model.model_fields)
 
 
 def _override(values: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, key = dotted.split(".")
     for parent in parents:
-        inner = values.setdefault(parent, {})
+        if values.get(parent) is None:  # not there, or the section that is off: final: null
+            values[parent] = {}
+        inner = values[parent]
         if not isinstance(inner, dict):
             raise UserError(f"--set {dotted}: {parent} is {inner!r}, which holds no keys")
         values = inner

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.cluster import cluster, count_slots, fitting_slots
 from tuner.errors import InterruptedRunError
-from tuner.experiment import Experiment, Stop
+from tuner.experiment import Experiment, Final, Stop
 from tuner.history import JOURNAL
 from tuner.output import captured
 from tuner.run import Summary, start_run
@@ -59,10 +59,13 @@ class Forecast:
     most: Amount
 
 
-def forecast(settings: SearchSettings, num_trials: int, costs: Costs) -> Forecast:
+def forecast(
+    settings: SearchSettings, num_trials: int, costs: Costs, final: Final | None = None
+) -> Forecast:
     """Run the search's own rule on trials of random quality, and on the costliest order of them.
 
-    That is each trial better than all before it: asha then promotes nearly every one.
+    That is each trial better than all before it: asha then promotes nearly every one. A ``final``
+    fit follows on one slot; it is taken to be as long as a full trial where its epochs are open.
     """
     random = Random(settings.seed)
     runs = [
@@ -73,7 +76,12 @@ def forecast(settings: SearchSettings, num_trials: int, costs: Costs) -> Forecas
     expected = Amount(mean(run.epochs for run in runs), mean(run.seconds for run in runs))
     everything = [*runs, ascending]
     most = Amount(max(run.epochs for run in everything), max(run.seconds for run in everything))
-    return Forecast(expected, most)
+    after = (final.epochs or settings.max_epochs) if final else 0
+    return Forecast(*(_longer(amount, after, costs) for amount in (expected, most)))
+
+
+def _longer(amount: Amount, epochs: int, costs: Costs) -> Amount:
+    return Amount(amount.epochs + epochs, amount.seconds + epochs * costs.epoch_seconds)
 
 
 def _simulate(
@@ -132,12 +140,13 @@ def probe(experiment: Experiment, address: str | None, folder: Path | None) -> C
             "storage": str(storage),
             "search": experiment.search.model_copy(update=once),
             "stop": Stop(),
+            "final": None,
         }
     )
     started = perf_counter()
     try:
         with captured(storage / "terminal.log"):
-            summary = start_run(trial, address=address, folder=folder)
+            summary = start_run(trial, address=address, folder=folder, test=False)
     except InterruptedRunError:
         shutil.rmtree(storage)
         raise KeyboardInterrupt from None

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 
 from tuner.errors import UserError
 from tuner.experiment import Experiment
+from tuner.final import FinalFit
 from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
@@ -23,29 +25,83 @@ from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
 PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
 
 
-def write_best(search: Search, experiment: Experiment, trainable: Trainable) -> Path | None:
-    """Write ``best/`` anew from the best checkpoint that was saved; None where there is none.
+@dataclass(frozen=True)
+class Best:
+    """Which model ``best/`` holds: a result of the search, or the final fit made after it."""
+
+    trial: Trial
+    """Of the search: what gave the configuration."""
+    epoch: int
+    """Of its best result."""
+    final: FinalFit | None = None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where the model lies, if it was saved."""
+        fitted = self.final and self.final.result
+        trial, epoch = (fitted, fitted.epoch) if fitted else (self.trial, self.epoch)
+        return Path(trial.checkpoints[epoch]) if epoch in trial.checkpoints else None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What tells it from every other model of the run."""
+        origin: dict[str, Any] = {"trial": self.trial.number, "epoch": self.epoch}
+        if self.final:
+            origin |= {"final": True, "epochs": self.final.fit.epochs, "data": self.final.fit.data}
+        return origin
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What is known of how good it is.
+
+        The metrics of a fit that has trained on the validation data are named so: they are none to
+        judge it by.
+        """
+        found = self.trial.results[self.epoch]
+        fitted = self.final and self.final.result
+        if not self.final or not fitted:
+            return {"metrics": found}
+        seen = self.final.fit.data != "train"
+        own = "metrics_on_training_data" if seen else "metrics"
+        return {"search_best": found, own: fitted.results[fitted.epoch]}
+
+
+def choose_best(search: Search, final: FinalFit | None = None) -> Best | None:
+    """The final fit, where it came to its end, else the best checkpoint of the search."""
+    if final and final.result:
+        return Best(final.of, final.of.best_epoch, final)
+    found = best_checkpoint(search)
+    return Best(*found) if found else None
+
+
+def write_best(
+    best: Best, experiment: Experiment, trainable: Trainable, test: Mapping[str, float]
+) -> Path:
+    """Write ``best/`` anew; ``test``: its score on test data, if there is one.
 
     The folder appears whole: it is written beside and renamed.
     """
-    found = best_checkpoint(search)
-    if found is None:
-        return None
-    trial, epoch = found
     folder = experiment.folder / "best"
     beside = folder.with_name(f".best.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    config = {**experiment.settings, **trial.config}
+    config = {**experiment.settings, **best.trial.config}
     _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
-    metrics = {"trial": trial.number, "epoch": epoch, "metrics": trial.results[epoch]}
-    (beside / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    if path := trial.checkpoints.get(epoch):
-        _write_model(trainable, config, Path(path), beside)
+    write_metrics(best, beside, test)
+    if best.checkpoint:
+        _write_model(trainable, config, best.checkpoint, beside)
     write_source(trainable, beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
+
+
+def write_metrics(best: Best, folder: Path, test: Mapping[str, float]) -> None:
+    """Write what is known of the model in ``folder``: where it comes from and how good it is."""
+    facts = best.origin | best.metrics
+    if test:
+        facts["test"] = dict(test)
+    write_json(folder / "metrics.json", facts)
 
 
 def best_checkpoint(search: Search) -> tuple[Trial, int] | None:
@@ -177,6 +233,13 @@ def write_source(trainable: Trainable, folder: Path) -> None:
     if "." not in module.__name__ and module.__file__:
         (folder / SOURCE).mkdir(exist_ok=True)
         shutil.copy(module.__file__, folder / SOURCE)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; the file appears whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def _names(mappings: Any) -> list[str]:

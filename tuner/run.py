@@ -1,4 +1,4 @@
-"""A run from start to end: journal, cluster, search, best model."""
+"""A run from start to end: journal, cluster, search, final fit, best model, test score."""
 
 import hashlib
 import os
@@ -16,15 +16,20 @@ from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
 from tuner.experiment import Experiment
+from tuner.final import FINAL, FinalFit, check_final, drop_other, open_final, read_final, wanted_fit
 from tuner.history import JOURNAL, open_run
 from tuner.output import captured
 from tuner.results import (
+    Best,
+    choose_best,
     write_best,
     write_environment,
     write_experiment,
+    write_metrics,
     write_source,
     write_trials,
 )
+from tuner.scoring import read_score, score_best, scores
 from tuner.search import build_search
 from tuner.search.journal import Journal
 from tuner.search.search import Search
@@ -41,12 +46,17 @@ class Summary:
     folder: Path
     search: Search
     slots: int
+    """How many trials ran at once; 0 where the search was over before."""
     actors: int
     best: Path | None = None
 
 
 def start_run(
-    experiment: Experiment, *, address: str | None = None, folder: Path | None = None
+    experiment: Experiment,
+    *,
+    address: str | None = None,
+    folder: Path | None = None,
+    test: bool = True,
 ) -> Summary:
     """Run an experiment from the beginning.
 
@@ -54,6 +64,7 @@ def start_run(
         experiment: what to run.
         address: of a Ray cluster; None uses ``RAY_ADDRESS`` or starts one for the run.
         folder: where the experiment file lies, for what it names by relative path.
+        test: whether the best model is scored on test data, where there are any.
 
     Raises:
         UserError: the experiment cannot run, or every trial failed.
@@ -63,6 +74,7 @@ def start_run(
     from search_spaces import default_configuration
 
     trainable, space = validate(experiment, folder)
+    check_final(experiment, trainable)
     experiment = trainable.settle(experiment, default_configuration(space))
     earlier = read_earlier(experiment, space)
     _create_folder(experiment)
@@ -71,7 +83,14 @@ def start_run(
         write_source(trainable, experiment.folder)
         write_environment(experiment.folder)
         return _run(
-            experiment, trainable, space, journal, address=address, folder=folder, earlier=earlier
+            experiment,
+            trainable,
+            space,
+            journal,
+            address=address,
+            folder=folder,
+            earlier=earlier,
+            test=test,
         )
 
 
@@ -83,23 +102,25 @@ def resume_run(
     Args:
         run: its folder.
         address: as for :func:`start_run`.
-        overrides: dotted path -> value, below ``resources`` and ``stop``. The rest is what the
-            journal's results and decisions rest on.
+        overrides: dotted path -> value, below ``resources``, ``stop`` and ``final``. The rest is
+            what the journal's results and decisions rest on.
 
     Raises:
         UserError: ``run`` is no run folder, or its experiment cannot run here.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
 
     """
+    changed = {key.partition(".")[0] for key in overrides or {}}
     for key in overrides or {}:
-        if key.partition(".")[0] not in ("resources", "stop"):
+        if key.partition(".")[0] not in ("resources", "stop", "final"):
             raise UserError(
-                f"--set {key}: a run that has begun can change its resources and stop alone; "
-                "start another run for the rest"
+                f"--set {key}: a run that has begun can change its resources, stop and final "
+                "alone; start another run for the rest"
             )
     experiment = open_run(run, overrides)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
+    check_final(experiment, trainable)
     with Journal(experiment.folder / JOURNAL) as journal:
         write_experiment(experiment, space)
         return _run(
@@ -109,7 +130,7 @@ def resume_run(
             journal,
             address=address,
             folder=source,
-            go_on=bool(overrides),
+            go_on=bool(changed - {"final"}),
         )
 
 
@@ -123,6 +144,7 @@ def _run(
     folder: Path | None,
     earlier: Earlier | None = None,
     go_on: bool = False,
+    test: bool = True,
 ) -> Summary:
     with ExitStack() as stack:
         search = build_search(
@@ -137,10 +159,12 @@ def _run(
             search.learn(**vars(earlier))
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
-        run = _Run(experiment, trainable, search, terminal)
-        if search.trials and search.finished and not go_on:
+        searched = bool(search.trials) and search.finished and not go_on
+        run = _Run(experiment, trainable, search, terminal, searched, test)
+        if searched:
             search.finish()
-            return run.finish(slots=0, actors=0)
+            if not run.has_more:
+                return run.finish()
         run.say(f"run {experiment.folder} (log: {LOG})")
         try:
             dashboard = stack.enter_context(cluster(address, folder))
@@ -158,6 +182,12 @@ class _Run:
     trainable: Trainable
     search: Search
     terminal: TextIO
+    searched: bool
+    """The search was over before."""
+    test: bool
+    """Score the best model on test data, where there are any."""
+    slots: int = 0
+    actors: int = 0
     bundles: list[dict[str, float]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,37 +196,99 @@ class _Run:
     def say(self, text: str) -> None:
         print(text, file=self.terminal, flush=True)
 
-    def fit(self, dashboard: str | None) -> Summary:
-        """Run the search under Ray Tune to its end."""
-        from tuner.callbacks.tensorboard import TensorBoard
-        from tuner.search.tune_adapters import TuneBridge
+    # -- what there is ----------------------------------------------------------------------------
 
+    @property
+    def final(self) -> FinalFit | None:
+        """The final fit that is wanted, as far as it has come; None: none is, or none was begun."""
+        final = read_final(self.experiment.folder, self.search)
+        return final if final and final.fit == wanted_fit(self.experiment, self.search) else None
+
+    @property
+    def best(self) -> Best | None:
+        """The model that ``best/`` is to hold."""
+        return choose_best(self.search, self.final)
+
+    @property
+    def has_more(self) -> bool:
+        """There is work for a worker after the search."""
+        return self._to_be_fitted or self._to_be_scored
+
+    @property
+    def _to_be_fitted(self) -> bool:
+        wanted = wanted_fit(self.experiment, self.search) is not None
+        return wanted and not (self.final and self.final.over)
+
+    @property
+    def _to_be_scored(self) -> bool:
+        if not self.test or not scores(self.trainable):
+            return False
+        if not self.best or not self.best.checkpoint:
+            return False
+        score = read_score(self.experiment.folder, self.best)
+        return score is None or score.error is not None
+
+    # -- what is done -----------------------------------------------------------------------------
+
+    def fit(self, dashboard: str | None) -> Summary:
+        """Run the search under Ray Tune to its end, and what follows it."""
         slots = count_slots(self.bundles, self.experiment.resources.max_concurrent_trials)
         if dashboard:
             self.say(f"dashboard: http://{dashboard}")
-        bridge = TuneBridge(
-            self.search,
-            self.bundles,
-            slots,
-            self.trial_config,
-            self.experiment.stop.time_budget,
-        )
-        self.search.open_session(slots=slots)
-        with (
-            TensorBoard(self.experiment.folder) as tensorboard,
-            Progress(self.search, self.terminal, slots) as progress,
-        ):
-            self.search.subscribe(tensorboard)
-            self.search.subscribe(progress)
-            fit_with_tune(self.experiment, self.trainable, bridge)
+        if not self.searched:
+            self.run_search(slots)
+        if self._to_be_fitted:
+            self.run_final()
+        return self.finish()
+
+    def run_search(self, slots: int) -> None:
+        budget = self.experiment.stop.time_budget
+        bridge = self._tune(self.experiment, self.search, slots, self.trial_config, budget)
         if bridge.problem:
             raise bridge.problem
-        if not self.search.finished:
-            raise self.interrupted()
-        return self.finish(slots, len(bridge.actors))
+        self.slots, self.actors = slots, len(bridge.actors)
 
-    def finish(self, slots: int, actors: int) -> Summary:
-        """Write the results; refuse where there are none."""
+    def run_final(self) -> None:
+        """Train the best configuration afresh, or go on with that."""
+        run = self.experiment.folder
+        fit = wanted_fit(self.experiment, self.search)
+        assert fit is not None
+        self.say(f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}")
+        place = self.experiment.model_copy(update={"name": FINAL, "storage": str(run)})
+        with open_final(run, self.search, fit) as final:
+            config = self.trial_config(final.of, **final.spec)
+            self._tune(place, final.search, 1, lambda _: config, fit=vars(fit))
+
+    def _tune(
+        self,
+        place: Experiment,
+        search: Search,
+        slots: int,
+        make_config: Callable[[Trial], dict[str, Any]],
+        time_budget: float | None = None,
+        **facts: Any,
+    ) -> Any:
+        """Run a search to its end, in the folder of ``place``; returns what tied it to Tune."""
+        from tuner.callbacks.tensorboard import TensorBoard
+        from tuner.search.tune_adapters import TuneBridge
+
+        bridge = TuneBridge(search, self.bundles, slots, make_config, time_budget)
+        search.open_session(slots=slots, **facts)
+        with (
+            TensorBoard(place.folder) as tensorboard,
+            Progress(search, self.terminal, slots) as progress,
+            _interruptible(),  # Tune leaves a handler of its own behind
+        ):
+            search.subscribe(tensorboard)
+            search.subscribe(progress)
+            fit_with_tune(place, self.trainable, bridge)
+        if not search.finished and not bridge.problem:
+            raise self.interrupted()
+        return bridge
+
+    def finish(self) -> Summary:
+        """Write the results and score the best model; refuse where there are none."""
+        drop_other(self.experiment.folder, wanted_fit(self.experiment, self.search))
         best = self.write()
         first = next((t.error for t in self.search.trials if t.error), None)
         if self.search.best is None and first:
@@ -204,24 +296,40 @@ class _Run:
                 f"every trial failed, the first with {first['type']}: {first['message']} "
                 f"(see {self.experiment.folder / 'trials.csv'})"
             )
-        return Summary(self.experiment.folder, self.search, slots, actors, best)
+        if best and self._to_be_scored:
+            self.score(best)
+        return Summary(self.experiment.folder, self.search, self.slots, self.actors, best)
+
+    def score(self, folder: Path) -> None:
+        """Ask the best model, which ``folder`` holds, for its score on test data."""
+        best = self.best
+        assert best is not None
+        self.say("scoring the best model on test data, if there are any")
+        changes = best.final.spec if best.final else {}
+        spec = self.trial_config(best.trial, **{**changes, "log_dir": None})["spec"]
+        score = score_best(self.experiment.folder, best, self.experiment.resources, spec)
+        write_metrics(best, folder, score.metrics)
 
     def write(self) -> Path | None:
         """Write ``trials.csv`` and ``best/`` as they stand."""
         write_trials(self.search, self.experiment.folder / "trials.csv")
-        return write_best(self.search, self.experiment, self.trainable)
+        best = self.best
+        if best is None:
+            return None
+        score = read_score(self.experiment.folder, best)
+        return write_best(best, self.experiment, self.trainable, score.metrics if score else {})
 
     def interrupted(self) -> InterruptedRunError:
         """Write what there is; the error says how to go on."""
         self.write()
         command = shlex.join(["python", "-m", "tuner", "resume", _shown(self.experiment.folder)])
+        epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         return InterruptedRunError(
-            f"interrupted after {self.search.epochs_done} epochs; the state is saved. Go on with: "
-            f"{command}"
+            f"interrupted after {epochs} epochs; the state is saved. Go on with: {command}"
         )
 
-    def trial_config(self, trial: Trial) -> dict[str, Any]:
-        """What Tune hands to the trainable for a trial."""
+    def trial_config(self, trial: Trial, **changes: Any) -> dict[str, Any]:
+        """What Tune hands to the trainable for a trial; ``changes``: to what its Task is told."""
         values = {**self.experiment.settings, **trial.config}
         if not self.trainable.is_task:
             return values
@@ -235,7 +343,7 @@ class _Run:
             "cache_bytes": int(self.experiment.cache.max_gb * 1e9),
             "log_dir": str(self.experiment.folder / f"trial_{trial.number:04d}"),
         }
-        return {"spec": spec}
+        return {"spec": {**spec, **changes}}
 
 
 def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> None:

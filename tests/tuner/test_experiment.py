@@ -26,6 +26,13 @@ def test_overrides_go_by_dotted_path_and_are_read_as_yaml() -> None:
     assert parse_override("a=[1, 2]") == ("a", [1, 2])
 
 
+def test_a_section_that_is_off_is_switched_on_by_one_of_its_keys() -> None:
+    assert make_experiment({"name": "x"}, {}).final is None
+    on = make_experiment({"name": "x", "final": None}, {"final.epochs": 5}).final
+    assert on is not None
+    assert (on.epochs, on.data) == (5, "train+val")
+
+
 @pytest.mark.parametrize("name", list(builtin_experiments()))
 def test_the_ready_files_load_and_have_their_own_name(name: str) -> None:
     assert load_experiment(name).name == name
@@ -71,6 +78,14 @@ def test_resources_become_one_bundle_a_rank(resources: dict, bundles: list) -> N
         (
             {"name": "x", "stop": {"time_budget": "soon"}},
             "stop.time_budget is 'soon': a duration looks like 90s, 45m, 2h or 1h30m",
+        ),
+        (
+            {"name": "x", "final": {"epoch": 3}},
+            "unknown key final.epoch; did you mean epochs?",
+        ),
+        (
+            {"name": "x", "final": {"data": "val"}},
+            "final.data is 'val': input should be 'train' or 'train+val'",
         ),
         ({"name": "../x"}, "name is '../x': string should match pattern"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 
 from search_spaces import load_space
+from tuner.experiment import Final
 from tuner.plan import Costs, disk_bytes, forecast
 from tuner.search import SEARCHES, SearchSettings, build_search
 from tuner.search.journal import NoJournal
@@ -44,6 +45,19 @@ def test_asha_is_expected_to_save_most_of_the_epochs_but_need_not() -> None:
 
     assert found.expected.epochs < 60 * 27 / 4
     assert found.most.epochs > 60 * 27 / 2
+
+
+@pytest.mark.parametrize(("final", "epochs"), [({}, 9), ({"epochs": 4}, 4)])
+def test_a_final_fit_follows_on_one_slot(final: dict[str, int], epochs: int) -> None:
+    costs = Costs(slots=2, epoch_seconds=10.0)
+    settings = settings_of("asha")
+
+    search = forecast(settings, 20, costs)
+    found = forecast(settings, 20, costs, Final.model_validate(final))
+
+    for amount, before in [(found.expected, search.expected), (found.most, search.most)]:
+        assert amount.epochs == before.epochs + epochs
+        assert amount.seconds == before.seconds + 10 * epochs
 
 
 def test_the_same_experiment_has_the_same_forecast() -> None:

@@ -50,7 +50,7 @@ def _print_plan(experiment: Experiment, trials: int, costs: Costs) -> None:
         f"epochs, {costs.slots} at once, each on {devices:g} {kind}{'s' * (devices != 1)} "
         f"({len(bundles)} rank{'s' * (len(bundles) != 1)})"
     )
-    amounts = forecast(search, trials, costs)
+    amounts = forecast(search, trials, costs, experiment.final)
     both = (amounts.expected, amounts.most)
     hours = [amount.epochs * costs.epoch_seconds * devices / 3600 for amount in both]
     rows = [

@@ -1,12 +1,17 @@
 """What a run came to, for the terminal."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from tuner.callbacks.console import describe, duration
+from tuner.final import FinalFit, read_final
+from tuner.results import choose_best
 from tuner.run import Summary
+from tuner.scoring import Score, read_score
 from tuner.search.search import Search
 from tuner.search.trial import Status
 
@@ -34,6 +39,13 @@ def print_summary(summary: Summary) -> None:
             f"epoch {best.best_epoch}: {escape(describe(best.config))}"
         )
         console.print(f"default configuration: {escape(against_default(search))}")
+    final = read_final(summary.folder, search)
+    if final:
+        console.print(escape(_of_final(final)))
+    best_model = choose_best(search, final)
+    score = read_score(summary.folder, best_model) if best_model else None
+    if score and (score.metrics or score.error):
+        console.print(escape(_of_score(score)))
     if summary.best:
         console.print(f"best model: {escape(str(summary.best))}")
 
@@ -51,6 +63,29 @@ def against_default(search: Search) -> str:
     if search.best is baseline:
         return f"{reached}; nothing was better"
     return f"{reached}; the best is {baseline.best_loss - search.best.best_loss:.4f} ahead of it"
+
+
+def _of_final(final: FinalFit) -> str:
+    """What became of the fit that followed the search."""
+    fit, search = final.fit, final.search
+    text = f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}"
+    if error := final.error:
+        return f"{text}: failed with {_brief(error)}; the best model is the search's own"
+    if final.result is None:
+        return f"{text}: {search.epochs_done} epochs done"
+    reached = f"{text}: {search.metric} {search.value(final.result.loss):.4f}"
+    return reached if fit.data == "train" else f"{reached}, no estimate: it trained on that data"
+
+
+def _of_score(score: Score) -> str:
+    """What the best model's score on test data is, or why there is none."""
+    if score.error:
+        return f"test: failed with {_brief(score.error)}"
+    return "test: " + ", ".join(f"{name} {value:.4g}" for name, value in score.metrics.items())
+
+
+def _brief(error: Mapping[str, Any]) -> str:
+    return f"{error['type']}: {str(error['message']).splitlines()[0]}"
 
 
 def _print_warm_start(console: Console, summary: Summary) -> None:
@@ -86,6 +121,6 @@ def _print_failures(console: Console, summary: Summary) -> None:
         first = failed[0].error
         assert first is not None
         console.print(
-            f"{len(failed)} failed, the first (trial {failed[0].number}) with {first['type']}: "
-            f"{escape(str(first['message']).splitlines()[0])}"
+            f"{len(failed)} failed, the first (trial {failed[0].number}) with "
+            f"{escape(_brief(first))}"
         )

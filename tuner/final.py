@@ -1,0 +1,152 @@
+"""The final fit: a search's best configuration, trained afresh. It is a search of one trial."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserError
+from tuner.experiment import Experiment
+from tuner.history import JOURNAL
+from tuner.search.journal import Event, Journal, MemoryJournal, read_journal
+from tuner.search.rules.run_all import RunAll
+from tuner.search.samplers.blank import BlankSampler
+from tuner.search.search import EventLog, Search
+from tuner.search.trial import Status, Trial
+from tuner.trainable import Trainable
+
+FINAL = "final"
+"""The fit's folder, in the run's."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted. Its journal begins with it, so that another one is not taken for it."""
+
+    trial: int
+    """Number of the search's trial that gives the configuration and the seed."""
+    epochs: int
+    data: str
+    """``train``, or ``train+val``: then no metric on the validation data can be trusted."""
+
+
+class LastCounts(Search):
+    """A search whose trials are what they are at last, not at their best.
+
+    The metric may be of data that is trained on, and a schedule is over at its end alone.
+    """
+
+    def _on_result(self, trial: Trial, event: Event) -> None:
+        super()._on_result(trial, event)
+        trial.best_loss, trial.best_epoch = trial.loss, trial.epoch
+
+
+@dataclass(frozen=True)
+class FinalFit:
+    """A final fit, and how far it has come."""
+
+    fit: Fit
+    of: Trial
+    """The search's trial."""
+    search: LastCounts
+    folder: Path
+
+    @property
+    def over(self) -> bool:
+        """It has been fitted, or has failed; neither is done again."""
+        return bool(self.search.trials) and self.search.finished
+
+    @property
+    def result(self) -> Trial | None:
+        """The fitted trial; None where it has failed, is not over, or has lost its model."""
+        if not self.over:
+            return None
+        (trial,) = self.search.trials
+        saved = trial.epoch in trial.checkpoints or not self.of.checkpoints
+        return trial if trial.status is Status.COMPLETED and saved else None
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why there is no result, once it is over: type, message and perhaps more."""
+        if not self.over or self.result:
+            return None
+        unsaved = {"type": "NotSaved", "message": "its checkpoint was not saved"}
+        return self.search.trials[0].error or unsaved
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What its trial is told other than the search's was."""
+        return {
+            "max_epochs": self.fit.epochs,
+            "final": self.fit.data == "train+val",
+            "log_dir": str(self.folder / "trial_0000"),
+        }
+
+
+def check_final(experiment: Experiment, trainable: Trainable) -> None:
+    """Refuse a final fit that the trainable cannot do.
+
+    Raises:
+        UserError: only a Task can be told to train on the validation data.
+
+    """
+    if experiment.final and experiment.final.data == "train+val" and not trainable.is_task:
+        raise UserError(
+            f"final.data is 'train+val', but {trainable.path} is a ray.tune.Trainable, and only a "
+            "Task can be told to train on the validation data: --set final.data=train"
+        )
+
+
+def wanted_fit(experiment: Experiment, search: Search) -> Fit | None:
+    """What the experiment has fitted after ``search``; None: nothing, or there is no best trial."""
+    if experiment.final is None or search.best is None:
+        return None
+    epochs = experiment.final.epochs or search.best.best_epoch
+    return Fit(search.best.number, epochs, experiment.final.data)
+
+
+def read_final(run: Path, search: Search) -> FinalFit | None:
+    """The final fit that the run folder holds; nothing in it is changed. None: there is none."""
+    events = _events(run)
+    if not events:
+        return None
+    return _replay(run, search, Fit(**events[0]["fit"]), MemoryJournal(events))
+
+
+@contextmanager
+def open_final(run: Path, search: Search, fit: Fit) -> Iterator[FinalFit]:
+    """The final fit, to be gone on with; another one, that lies in its place, is removed."""
+    drop_other(run, fit)
+    (run / FINAL).mkdir(exist_ok=True)
+    with Journal(run / FINAL / JOURNAL) as journal:
+        yield _replay(run, search, fit, journal)
+
+
+def drop_other(run: Path, fit: Fit | None) -> None:
+    """Remove a final fit that is not ``fit``: it was of a search that has gone on since."""
+    events = _events(run)
+    if events and (fit is None or events[0]["fit"] != asdict(fit)):
+        shutil.rmtree(run / FINAL)
+
+
+def _events(run: Path) -> list[Event]:
+    path = run / FINAL / JOURNAL
+    return list(read_journal(path)) if path.exists() else []
+
+
+def _replay(run: Path, search: Search, fit: Fit, journal: EventLog) -> FinalFit:
+    of = search.trials[fit.trial]
+    fitted = LastCounts(
+        BlankSampler(),
+        RunAll(fit.epochs),
+        journal,
+        num_trials=1,
+        max_epochs=fit.epochs,
+        metric=search.metric,
+        mode="min" if search.sign > 0 else "max",
+        initial=[(of.config, FINAL)],
+        max_faults=search.max_faults,
+    )
+    return FinalFit(fit, of, fitted, run / FINAL)

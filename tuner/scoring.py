@@ -1,0 +1,92 @@
+"""The score on test data: asked of the best model of a run alone, and once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.experiment import Resources
+from tuner.results import Best, write_json
+from tuner.trainable import Trainable
+
+SCORE = "test.json"
+"""In the run's folder: what the Task answered, for which model."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of the test data."""
+
+    origin: dict[str, Any]
+    """Of the model that was scored: see :class:`tuner.results.Best`."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Empty: there are no test data, or ..."""
+    error: dict[str, Any] | None = None
+    """... the Task failed, and this is how; it is asked again when the run is resumed."""
+
+
+def scores(trainable: Trainable) -> bool:
+    """Whether the trainable is a Task that may have test data."""
+    if not trainable.is_task:
+        return False
+    from trainables.task import Task
+
+    return getattr(trainable.cls, "test", Task.test) is not Task.test
+
+
+def read_score(run: Path, best: Best) -> Score | None:
+    """The score of ``best`` that the run folder keeps; None: there is none, or of another model."""
+    path = run / SCORE
+    if not path.exists():
+        return None
+    score = Score(**json.loads(path.read_text(encoding="utf-8")))
+    return score if score.origin == best.origin else None
+
+
+def score_best(run: Path, best: Best, resources: Resources, spec: Mapping[str, Any]) -> Score:
+    """Have the Task of ``best`` score itself, on a worker with the resources of one rank.
+
+    Args:
+        run: the run's folder, where the score is kept.
+        best: the model; it was saved.
+        resources: of a trial.
+        spec: of the trial, for :class:`trainables.rank.TrialSpec`.
+
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    bundle = dict(resources.bundles()[0])
+    cpus, gpus = bundle.pop("CPU"), bundle.pop("GPU", 0)
+    ask = ray.remote(
+        num_cpus=cpus,
+        num_gpus=gpus,
+        resources=bundle,
+        max_calls=1,  # the process ends, and with it what it holds of the GPU
+        max_retries=resources.max_failures,
+    )(_ask)
+    try:
+        answer = ray.get(ask.remote(resources.bundles()[0], dict(spec), str(best.checkpoint)))
+    except RayError as error:  # the worker is lost, or cannot read what it needs
+        cause = getattr(error, "cause", None) or error
+        answer = {"error": {"type": type(cause).__name__, "message": str(cause).strip()}}
+    score = Score(best.origin, **answer)
+    write_json(run / SCORE, asdict(score))
+    return score
+
+
+def _ask(bundle: dict[str, float], spec: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+    """On the worker: build the Task as it was and ask for its score; metrics, or an error."""
+    from trainables.checkpoint import load_state
+    from trainables.distributed import RankGroup
+    from trainables.rank import TrialSpec
+
+    group, saved = RankGroup([bundle]), load_state(Path(checkpoint))
+    outcome = group.call("build", TrialSpec(**spec), saved["task"], saved["epoch"])
+    if not outcome.failure:
+        outcome = group.call_first("test")
+        group.call_first("close")
+    if outcome.failure:
+        return {"error": vars(outcome.failure)}
+    return {"metrics": outcome.value}
