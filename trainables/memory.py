@@ -13,13 +13,18 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 MB = 2**20
 
-MEMORY_METRICS = frozenset({"memory_mb", "gpu_memory_mb", "gpu_reserved_mb", "memory_growth_mb"})
+MEMORY_METRICS = frozenset(
+    {"memory_mb", "gpu_memory_mb", "gpu_reserved_mb", "memory_growth_mb", "tensor_growth"}
+)
 """What :meth:`MemoryWatch.epoch` reports."""
+
+NOTHING_FITS = "not even one example fits into the memory: make the model or its input smaller"
+"""Why a trial fails that no smaller micro-batch can help."""
 
 GROWING_EPOCHS = 5
 """Epochs that each end with more memory than the one before, until that is called growth."""
-GROWING_MB = 1.0
-"""What an epoch must add to count; allocators are never quite still."""
+GROWING_LEAST = 1.0
+"""What an epoch must add to count, in MB or tensors; allocators are never quite still."""
 LEFT_MB, LEFT_SHARE = 256.0, 0.25
 """What a trial may leave behind, above the baseline: the larger of the two."""
 
@@ -120,13 +125,19 @@ class MemoryWatch:
         """On the GPU, at the end of each epoch."""
         self._steps: list[tuple[int, int]] = []
         """Bytes allocated and reserved on the GPU after each step of the epoch."""
+        self._tensors: list[float] = []
+        """Alive at the end of each epoch."""
         self._baseline: tuple[float, float] | None = None
+        self._frozen = False
         if self._gpu is not None:
             register_optimizer_step_post_hook(lambda *_: self._step())
 
     def start_trial(self) -> None:
-        """Forget the last trial's epochs."""
-        self._host, self._allocated, self._steps = [], [], []
+        """Forget the last trial's epochs. To be called when no Task is there."""
+        self._host, self._allocated, self._steps, self._tensors = [], [], [], []
+        if not self._frozen:  # what was imported stays: counting tensors need not look through it
+            gc.freeze()
+            self._frozen = True
 
     def epoch(self) -> dict[str, float]:
         """The epoch's figures in MB.
@@ -134,8 +145,11 @@ class MemoryWatch:
         ``memory_mb``: what this process holds of its own, without files it maps; on a GPU
         ``gpu_memory_mb`` and ``gpu_reserved_mb``, the most after any step of the epoch.
         ``memory_growth_mb``: what the last epochs have added, if each has added something; 0: they
-        have not. It is on the host or the GPU, whichever has grown more.
+        have not. It is on the host or the GPU, whichever has grown more. ``tensor_growth``: the
+        same of the number of tensors that are alive: a loss that is kept costs little until its
+        graph does.
         """
+        self._tensors.append(live_tensors())
         self._host.append(host_mb())
         found = {"memory_mb": self._host[-1]}
         if self._gpu is not None:
@@ -148,6 +162,7 @@ class MemoryWatch:
         within = step_growth([allocated / MB for allocated, _ in self._steps])
         self._steps = []
         found["memory_growth_mb"] = max(growth(self._host), growth(self._allocated), within)
+        found["tensor_growth"] = growth(self._tensors)
         return {name: round(value, 1) for name, value in found.items()}
 
     def left_behind(self, kept_bytes: int) -> float:
@@ -191,13 +206,19 @@ def host_mb() -> float:
     return float(info.rss - getattr(info, "shared", 0)) / MB
 
 
+def live_tensors() -> int:
+    """Tensors that Python refers to in this process, less those from before ``gc.freeze()``."""
+    return sum(issubclass(kind, torch.Tensor) for kind in map(type, gc.get_objects()))
+
+
 def growth(epochs: list[float]) -> float:
     """What the last ``GROWING_EPOCHS`` have added in all, if each has added; else 0.
 
-    ``epochs``: MB at the end of each. The first is left out: it fills caches.
+    ``epochs``: what there is at the end of each, in MB or tensors. The first is left out: it fills
+    caches.
     """
     last = epochs[1:][-(GROWING_EPOCHS + 1) :]
-    if len(last) <= GROWING_EPOCHS or any(b - a < GROWING_MB for a, b in pairwise(last)):
+    if len(last) <= GROWING_EPOCHS or any(b - a < GROWING_LEAST for a, b in pairwise(last)):
         return 0.0
     return last[-1] - last[0]
 
@@ -208,6 +229,6 @@ def step_growth(steps: list[float]) -> float:
     if quarter < 4:  # too few to tell
         return 0.0
     least = [min(steps[i * quarter : (i + 1) * quarter]) for i in range(4)]
-    if any(b - a < GROWING_MB for a, b in pairwise(least)):
+    if any(b - a < GROWING_LEAST for a, b in pairwise(least)):
         return 0.0
     return least[-1] - least[0]

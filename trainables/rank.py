@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainables.memory import MemoryWatch, is_out_of_memory
+from trainables.memory import NOTHING_FITS, MemoryWatch, is_out_of_memory
 from trainables.process_group import abort_group, is_group_error, join_group, join_store
 from trainables.task import Context, Task
 
@@ -82,18 +82,23 @@ class Rank:
             return Outcome(getattr(self, method)(*args))
         except Exception as error:  # noqa: BLE001 - a Task may raise anything
             abort_group()  # first of all: the others must not wait for this rank
-            return Outcome(
-                failure=Failure(
-                    type(error).__name__,
-                    str(error) or type(error).__name__,
-                    traceback.format_exc(),
-                    self.rank,
-                    is_group_error(error),
-                    self._context.used_micro_batch
-                    if is_out_of_memory(error) and self._context
-                    else None,
-                )
-            )
+            return Outcome(failure=self._failure(error))
+
+    def _failure(self, error: Exception) -> Failure:
+        """``error`` as a value."""
+        message, micro_batch = str(error) or type(error).__name__, None
+        if self._context is not None and is_out_of_memory(error):
+            micro_batch = self._context.used_micro_batch
+        if micro_batch == 1:
+            message = f"{NOTHING_FITS} ({message})"
+        return Failure(
+            type(error).__name__,
+            message,
+            traceback.format_exc(),
+            self.rank,
+            is_group_error(error),
+            micro_batch,
+        )
 
     def join(self, host: str, port: int) -> None:
         """Form the process group anew, with the rendezvous at ``host:port``."""

@@ -1,6 +1,7 @@
 """What a user writes: a Task, and the Context it runs in. PyTorch only; nothing of Ray."""
 
 import random
+import socket
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, DistributedSampler
 
-from trainables.memory import largest_fitting, remember_failure
+from trainables.memory import NOTHING_FITS, largest_fitting, remember_failure
 
 
 @dataclass
@@ -149,13 +150,33 @@ class Context:
             found, failures = largest_fitting(wanted, attempt, kind)
         agreed = self.min(found)
         if not agreed:
-            raise torch.OutOfMemoryError(
-                f"not even one example fits into the memory of {self.device}: make the model or "
-                "its input smaller"
-            )
+            raise torch.OutOfMemoryError(NOTHING_FITS)
         self.oom_recoveries += self.max(failures)
         self.used_micro_batch = agreed
         return agreed
+
+    def gather(self, value: Any) -> list[Any]:
+        """The ``value`` of each rank, in the order of the ranks; anything that can be pickled."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    @cached_property
+    def host(self) -> str:
+        """The name of this rank's node."""
+        return socket.gethostname()
+
+    def node_rank(self) -> tuple[int, int]:
+        """The index of this rank among those of its node, and how many these are."""
+        hosts = self._hosts
+        return hosts[: self.rank].count(self.host), hosts.count(self.host)
+
+    @cached_property
+    def _hosts(self) -> list[str]:
+        """The node of each rank. All ranks ask for it at once."""
+        return self.gather(self.host)
 
     def min(self, value: int) -> int:
         """The least over all ranks."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, cast
+from weakref import WeakSet
 
 import huggingface_hub
 import timm
@@ -26,6 +27,8 @@ BUNDLED = "efficientnet_lite0"
 
 _IMAGENET_CLASSES = 1000
 _CONNECT_SECONDS = 10
+_kept: WeakSet[nn.Module] = WeakSet()
+"""The pretrained networks that are in memory."""
 
 
 class Head(nn.Linear):
@@ -197,6 +200,12 @@ def _cut_head(model: nn.Module) -> int:
 @lru_cache(maxsize=4)  # of a search over backbones, those in use; a ViT-L is 1.2 GB
 def _pretrained(backbone: str, weights: str) -> tuple[nn.Module, int]:
     """The pretrained network, kept while it is one of the last used; callers copy it."""
+    network, num_features = _read_pretrained(backbone, weights)
+    _kept.add(network)
+    return network, num_features
+
+
+def _read_pretrained(backbone: str, weights: str) -> tuple[nn.Module, int]:
     # Building draws random numbers, and only the first trial of a process builds.
     with torch.random.fork_rng(devices=[]):
         if weights == "default" and backbone != BUNDLED:
@@ -215,6 +224,12 @@ def _pretrained(backbone: str, weights: str) -> tuple[nn.Module, int]:
         # What is left over is the head that was cut off.
         fill(features, {name: tensors[name] for name in wanted if name in tensors})
         return features, num_features
+
+
+def kept_bytes() -> int:
+    """Bytes of the pretrained networks that this process keeps."""
+    tensors = [t for network in _kept for t in network.state_dict().values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -299,8 +314,3 @@ def _read_weights(weights: str) -> Mapping[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def kept_bytes() -> int:
-    """Bytes of the pretrained networks that this process keeps."""
-    return 0

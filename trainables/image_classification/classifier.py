@@ -65,11 +65,20 @@ class ImageClassifier(nn.Module):
         found: list[Prediction] = []
         for start in range(0, len(paths), batch_size):
             batch = [Path(path) for path in paths[start : start + batch_size]]
-            images = torch.stack([self.preprocess(_read(path)) for path in batch]).to(device)
+            images = torch.stack([self.preprocess(self._read(path)) for path in batch]).to(device)
             best, classes = self(images).softmax(1).max(1)
             answers = zip(batch, classes.tolist(), best.tolist(), strict=True)
             found.extend(Prediction(path, self.labels[i], share) for path, i, share in answers)
         return found
+
+    def _read(self, path: Path) -> Image.Image:
+        """Decode as for training: a large JPEG no larger than is needed."""
+        try:
+            return read_image(path.read_bytes(), stored_size(self.image_size))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is no image: {error}") from error
 
     @classmethod
     def load(cls, directory: Path) -> "ImageClassifier":
@@ -99,15 +108,6 @@ class ImageClassifier(nn.Module):
             raise ValueError(f"{_WEIGHTS} and {_MODEL} in {directory} are of different models")
         backbones.fill(model, tensors)
         return cls(model, labels, made["image_size"], tuple(made["mean"]), tuple(made["std"]))
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        return read_image(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no image: {error}") from error
 
 
 def export(config: Settings, state: dict[str, Any], directory: Path) -> None:

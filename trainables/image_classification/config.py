@@ -149,6 +149,11 @@ class Settings(BaseModel):
         "once a view and not anew each epoch, so that what frozen stages make of them can be "
         "computed once for all trials; null: drawn anew, and computed once only where nothing is.",
     )
+    cache_features: bool = Field(
+        True,
+        description="Compute what frozen stages make of the images once, and keep it for all "
+        "trials, where it is the same for them; false: compute it in every epoch.",
+    )
 
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="The optimizer.")
     learning_rate: PositiveFloat = Field(
@@ -194,11 +199,15 @@ class Settings(BaseModel):
         False, description="Compile the network with torch.compile: slow to start, then faster."
     )
 
-    @field_validator("data", "data_root", "weights")
+    @field_validator("data_root")
     @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
+    def _absolute_root(cls, value: str | None) -> str | None:
+        """It need not exist yet: a data set may be downloaded there."""
+        return value and str(Path(value).expanduser().absolute())
+
+    @field_validator("data", "weights")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
         """A path means the same on every worker, and when the run is resumed from elsewhere."""
-        if value is None:
-            return None
         path = Path(value).expanduser()
         return str(path.absolute()) if path.exists() else value

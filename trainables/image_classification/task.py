@@ -1,69 +1,141 @@
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from trainables.image_classification import backbones, transforms
 from trainables.image_classification.classifier import ImageClassifier, export
 from trainables.image_classification.config import Settings
-from trainables.image_classification.data import load_data
-from trainables.image_classification.freezing import freeze, frozen_count, train_mode, trained_names
+from trainables.image_classification.data import ImageData, ImageSet, load_data
+from trainables.image_classification.features import FeatureSet
+from trainables.image_classification.freezing import (
+    freeze,
+    frozen_at,
+    frozen_count,
+    stages,
+    train_mode,
+    trained_names,
+)
+from trainables.image_classification.inputs import open_inputs
+from trainables.image_classification.metrics import Tally
+from trainables.image_classification.optimization import Optimization, channels_last
 from trainables.image_classification.sources import open_source
 from trainables.task import Context, Task
 
 
 class ImageClassification(Task):
-    """Fine-tune a pretrained network on folders of images.
+    """Fine-tune a pretrained network on images.
 
     Everything before the freeze boundary keeps its pretrained weights and statistics; the rest and
-    a new head are trained with SGD or AdamW, linear warm-up and cosine decay.
+    a new head are trained with SGD or AdamW, linear warm-up and cosine decay. Where the frozen part
+    gives the same features in every epoch, they are computed once and kept for all trials.
     """
 
     Config = Settings
     config: Settings
+    data: ImageData
 
     def __init__(self, config: Settings, context: Context) -> None:
         super().__init__(config, context)
-        self.data = load_data(config, context.cache_dir)
+        self.data = load_data(config, context.cache_dir, context.cache_bytes, context.threads)
         torch.manual_seed(context.seed)  # the same head on every rank, whatever ran here before
-        self.model = backbones.build(config.backbone, len(self.data.labels), config.weights)
-        freeze(self.model.features, config.freeze)
-        # Convolutions are faster so: on a CPU, training by a half and more.
-        self.model.to(memory_format=torch.channels_last)
-        self.parallel = context.parallel(
-            self.model, forward_sync_buffers=False, gradient_as_bucket_view=True
+        self.model = backbones.build(
+            config.backbone,
+            len(self.data.labels),
+            config.weights,
+            head=config.head,
+            head_dropout=config.head_dropout,
         )
+        if config.sync_batchnorm and context.device.type == "cuda" and context.world_size > 1:
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        # Convolutions are faster so: on a CPU, training by a half and more.
+        self.model.to(context.device).to(memory_format=torch.channels_last)
+        self.examples = self.data.joined() if context.final else self.data.train
+        self.batch_size = context.local_batch_size(config.batch_size)
+        self.sampler = context.sampler(self.examples)
+        steps = len(self._batches())
+        self.optimization = Optimization(
+            config,
+            context.device,
+            total=steps * context.max_epochs,
+            warmup=round(steps * config.warmup_epochs),
+        )
+        self.mix = transforms.mixing(config, len(self.data.labels))
+        self.class_weights = self._class_weights()
+        self.frozen_stages = -1
+        # a state to come is of the epoch before, in which more may have been frozen
+        self._freeze(max(context.epoch - 1, 0))
+
+    def _freeze(self, epoch: int) -> None:
+        """Freeze what is frozen in ``epoch``, and arrange the rest to be trained."""
+        config, context = self.config, self.context
+        available = len(stages(self.model.features))
+        frozen = frozen_at(config.freeze, available, epoch, config.unfreeze_every)
+        if frozen == self.frozen_stages:
+            return
+        self.frozen_stages = frozen
+        freeze(self.model.features, frozen)
         # Random frozen weights cannot be had again from a file, so they are kept like trained ones.
         everything = config.weights == "none"
         self.kept = set(self.model.state_dict()) if everything else trained_names(self.model)
-        self.optimizer = self._optimizer()
-        self.step = 0
-        self.batch_size = context.local_batch_size(config.batch_size)
-        self.sampler = context.sampler(self.data.train)
-        self.steps_per_epoch = sum(1 for _ in self._batches())
-        mean, std = backbones.normalisation(config.backbone)
-        self.augment = transforms.training(config, mean, std)
-        self.prepare = transforms.evaluation(config.image_size, mean, std)
+        self.optimization.train(self.model, self.kept)
+        self.inputs = open_inputs(config, context, self.data, self.model, frozen)
+        if config.compile:
+            self.inputs.network.compile()
+        self.micro_batch = context.micro_batch(
+            min(self.batch_size, config.micro_batch or self.batch_size),
+            self._attempt,
+            self._memory_kind(),
+        )
+        self.parallel = context.parallel(
+            self.inputs.network, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """Two groups of parameters, each with its own peak learning rate."""
+    def _attempt(self, count: int) -> None:
+        """A forward and a backward pass of ``count`` examples, as in a step; changes nothing."""
+        device = self.context.device
+        ((inputs, targets),) = self.inputs.val.batches([[0] * count])
+        inputs, targets = inputs.to(device), targets.to(device)
+        # what a step takes beside: the optimizer's state, gradients by bucket, the batch itself
+        batch = 2 * self.batch_size * inputs[0].numel() * 4
+        extra = torch.empty(
+            self.optimization.extra_bytes() + batch, dtype=torch.uint8, device=device
+        )
+        before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                train_mode(self.model)
+                with self.optimization.autocast():
+                    logits = self.inputs.network(channels_last(self.inputs.augment(inputs)))
+                torch.autograd.backward(functional.cross_entropy(logits.float(), targets))
+        finally:
+            del extra
+            self.model.zero_grad()
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(before[name])
+
+    def _memory_kind(self) -> tuple[Any, ...]:
+        """What decides how much memory an image takes."""
         config = self.config
-        backbone = [p for p in self.model.features.parameters() if p.requires_grad]
-        groups = [
-            {"params": backbone, "peak": config.learning_rate * config.backbone_lr_scale},
-            {"params": list(self.model.head.parameters()), "peak": config.learning_rate},
-        ]
-        groups = [group for group in groups if group["params"]]
-        if config.optimizer == "sgd":
-            return torch.optim.SGD(
-                groups, momentum=config.momentum, weight_decay=config.weight_decay
-            )
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        chosen = (config.backbone, config.head, config.image_size, config.precision)
+        steps = (config.optimizer, config.ema_decay > 0, config.compile, config.sync_batchnorm)
+        features = self.inputs.network is not self.model
+        return *chosen, *steps, self.frozen_stages, features, self.context.world_size > 1
+
+    def _class_weights(self) -> Tensor | None:
+        """Of each class, (classes,); their mean over the training images is 1."""
+        if self.config.class_weights == "none":
+            return None
+        counts = torch.bincount(self.examples.targets, minlength=len(self.data.labels))
+        weights = len(self.examples) / (len(counts) * counts.clamp(min=1))
+        return weights.to(self.context.device)
 
     def train_epoch(self) -> Mapping[str, float]:
         """Train for one epoch.
@@ -73,72 +145,95 @@ class ImageClassification(Task):
 
         """
         started = time.perf_counter()
+        self._freeze(self.context.epoch)
         train_mode(self.model)
         loss_sum = torch.zeros((), device=self.context.device)
         correct = torch.zeros((), device=self.context.device)
         seen = 0
-        for indices in self._batches():
-            images, targets = self._to_device(*self.data.train.batch(indices))
-            loss, logits = self._train_step(self.augment(images), targets)
+        for inputs, targets in self.inputs.train.batches(self._batches()):
+            loss, found = self._train_step(*self._to_device(inputs, targets))
             # Summed where they are: to read them in every step would make a GPU wait.
-            loss_sum += loss * len(indices)
-            correct += (logits.argmax(1) == targets).sum()
-            seen += len(indices)
+            loss_sum += loss * len(targets)
+            correct += found
+            seen += len(targets)
         train_loss = self.context.mean(loss_sum, seen)
         if not math.isfinite(train_loss):
             raise FloatingPointError(
-                f"training loss is {train_loss} after {self.step} steps: lower learning_rate "
-                f"({self.config.learning_rate:g}) or raise warmup_epochs "
+                f"training loss is {train_loss} after {self.optimization.step} steps: lower "
+                f"learning_rate ({self.config.learning_rate:g}) or raise warmup_epochs "
                 f"({self.config.warmup_epochs:g})"
             )
         self._average_buffers()
         return {
             "train_loss": train_loss,
             "train_accuracy": self.context.mean(correct, seen),
-            "learning_rate": self.optimizer.param_groups[-1]["lr"],
+            "learning_rate": self.optimization.learning_rate,
             "images_per_second": seen * self.context.world_size / (time.perf_counter() - started),
         }
 
-    def _batches(self) -> Iterator[list[int]]:
+    def _batches(self) -> list[list[int]]:
         """Cut this rank's share of the epoch into batches.
 
         A single image left over is not trained on: BatchNorm has no statistics of one value.
         """
         indices = list(self.sampler)
-        for start in range(0, len(indices), self.batch_size):
-            batch = indices[start : start + self.batch_size]
-            if len(batch) > 1 or start == 0 or self.batch_size == 1:
-                yield batch
+        starts = range(0, len(indices), self.batch_size)
+        batches = [indices[start : start + self.batch_size] for start in starts]
+        if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
+            del batches[-1]
+        return batches
 
-    def _to_device(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _to_device(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         device = self.context.device
         if device.type == "cuda":  # only from pinned memory does a copy run beside computation
-            images, targets = images.pin_memory(), targets.pin_memory()
-        return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            inputs, targets = inputs.pin_memory(), targets.pin_memory()
+        return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
-    def _train_step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        total = self.steps_per_epoch * self.context.max_epochs
-        warmup = round(self.steps_per_epoch * self.config.warmup_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(self.step, total, warmup)
-        logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(
-            logits, targets, label_smoothing=self.config.label_smoothing
+    def _train_step(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer: the mean loss of the batch, and how many were right."""
+        wanted = targets
+        inputs = self.inputs.augment(inputs)
+        if self.mix is not None:
+            inputs, wanted = self.mix(inputs, targets)
+        self.optimization.begin()
+        count = math.ceil(len(targets) / self.micro_batch)
+        parts = [tensor.tensor_split(count) for tensor in (inputs, wanted, targets)]
+        loss_sum, correct = torch.zeros_like(targets[0]).float(), torch.zeros_like(targets[0])
+        for index, (some, some_wanted, some_targets) in enumerate(zip(*parts, strict=True)):
+            with self._synchronised(index == count - 1):
+                with self.optimization.autocast():
+                    logits = self.parallel(channels_last(some))
+                loss = self._loss(logits.float(), some_wanted) * (len(some) / len(targets))
+                self.optimization.backward(loss)
+            loss_sum += loss.detach()
+            correct += (logits.detach().argmax(1) == some_targets).sum()
+        self.optimization.end()
+        return loss_sum, correct
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients go between the ranks with the last part of a batch only."""
+        if last or not isinstance(self.parallel, DistributedDataParallel):
+            return nullcontext()
+        unsynchronised: AbstractContextManager[None] = self.parallel.no_sync()
+        return unsynchronised
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss; targets are classes (n,), or their shares (n, classes) after mixing."""
+        losses = functional.cross_entropy(
+            logits, targets, reduction="none", label_smoothing=self.config.label_smoothing
         )
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        self.step += 1
-        return loss.detach(), logits.detach()
+        if self.class_weights is not None:
+            soft = targets.is_floating_point()
+            losses *= targets @ self.class_weights if soft else self.class_weights[targets]
+        return losses.mean()
 
     def _average_buffers(self) -> None:
         """Give every rank the mean of all ranks' running statistics.
 
         All then evaluate the same network, which is also the one that rank 0 saves.
         """
-        state = self.model.state_dict()
-        buffers = [name for name, _ in self.model.named_buffers() if name in self.kept]
-        floats = [state[name] for name in buffers if state[name].is_floating_point()]
+        buffers = {name for name, _ in self.model.named_buffers()} & self.kept
+        floats = [t for t in self.optimization.tensors(buffers) if t.is_floating_point()]
         if self.context.world_size == 1 or not floats:
             return
         summed = self.context.sum(torch.cat([buffer.flatten() for buffer in floats]))
@@ -146,43 +241,46 @@ class ImageClassification(Task):
         for buffer, mean in zip(floats, means, strict=True):
             buffer.copy_(mean.view_as(buffer))
 
-    @torch.inference_mode()
     def evaluate(self) -> Mapping[str, float]:
         """Evaluate on the whole validation set; each image counts once, whatever the world size."""
+        inputs = self.inputs
+        return self._evaluate(inputs.val, inputs.network, inputs.prepare, "val_")
+
+    def test(self) -> Mapping[str, float]:
+        """Evaluate on the images kept for the end, where there are any."""
+        if self.data.test is None:
+            return {}
+        prepare = transforms.evaluation(
+            self.config.image_size, *backbones.normalisation(self.config.backbone)
+        )
+        return self._evaluate(self.data.test, self.model, prepare, "")
+
+    @torch.inference_mode()
+    def _evaluate(
+        self, images: ImageSet | FeatureSet, network: nn.Module, prepare: nn.Module, prefix: str
+    ) -> dict[str, float]:
         self.model.eval()
-        val, count = self.data.val, len(self.data.labels)
-        mine = list(self.context.shard(len(val)))
-        loss_sum = torch.zeros((), device=self.context.device)
-        confusion = torch.zeros(count * count, dtype=torch.int64, device=self.context.device)
-        for start in range(0, len(mine), self.batch_size):
-            images, targets = self._to_device(*val.batch(mine[start : start + self.batch_size]))
-            # Not through DDP, whose ranks would have to take the same number of batches.
-            logits = self.model(self.prepare(images).contiguous(memory_format=torch.channels_last))
-            loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
-            confusion += torch.bincount(targets * count + logits.argmax(1), minlength=count * count)
-        confusion = self.context.sum(confusion).view(count, count).cpu()
-        return {
-            "val_loss": self.context.mean(loss_sum, len(mine)),
-            "val_accuracy": confusion.trace().item() / len(val),
-            "val_macro_f1": macro_f1(confusion),
-        }
+        tally = Tally(len(self.data.labels), self.context.device)
+        mine = list(self.context.shard(len(images)))
+        starts = range(0, len(mine), self.micro_batch)
+        batches = [mine[start : start + self.micro_batch] for start in starts]
+        with self.optimization.averaged(), self.optimization.autocast():
+            for inputs, targets in images.batches(batches):
+                some, classes = self._to_device(inputs, targets)
+                # Not through DDP, whose ranks would have to take the same number of batches.
+                tally.add(network(channels_last(prepare(some))), classes)
+        return tally.metrics(self.context, self.data.labels, prefix)
 
     def state_dict(self) -> dict[str, Any]:
         """What training changed, copied.
 
         Frozen weights are not in it: they are read from their source again. The optimizer's state
-        goes by the names of the parameters; its learning rates follow from the step.
+        goes by the names of the parameters.
         """
         state = self.model.state_dict()
-        parameters = self.model.named_parameters()
         return {
             "model": {name: state[name].clone() for name in sorted(self.kept)},
-            "optimizer": {
-                name: {key: value.clone() for key, value in self.optimizer.state[p].items()}
-                for name, p in parameters
-                if p in self.optimizer.state
-            },
-            "step": self.step,
+            **self.optimization.state_dict(),
             "labels": list(self.data.labels),
         }
 
@@ -204,30 +302,29 @@ class ImageClassification(Task):
                 f"checkpoint was trained with others: resume with the settings it was trained with"
             )
         backbones.fill(self.model, state["model"])
-        self.optimizer.state.clear()
-        for name, parameter in self.model.named_parameters():
-            if name in state["optimizer"]:
-                self.optimizer.state[parameter] = {
-                    key: _like(parameter, key, value)
-                    for key, value in state["optimizer"][name].items()
-                }
-        self.step = state["step"]
+        self.optimization.load_state_dict(state)
 
     @classmethod
     def check(cls, config: Settings, world_size: int) -> None:
         """Refuse an unknown backbone, unsound data, and numbers that do not fit them.
 
-        Nothing is decoded, downloaded or trained.
+        Nothing is decoded or trained; a data set of torchvision is downloaded where it is absent.
 
         Raises:
             ValueError: naming the key, the value, what must hold and what to do.
 
         """
         backbones.check(config.backbone, config.weights)
+        transforms.check_transforms(config)
         Context(world_size=world_size).local_batch_size(config.batch_size)
         if isinstance(config.freeze, int):
             frozen_count(config.freeze, backbones.stage_count(config.backbone))
-        open_source(config.data)
+        open_source(config.data, config.data_root)
+
+    @classmethod
+    def kept_bytes(cls) -> int:
+        """The pretrained weights that are kept for later trials."""
+        return backbones.kept_bytes()
 
     @classmethod
     def export(cls, config: Settings, state: dict[str, Any], directory: Path) -> None:
@@ -238,31 +335,3 @@ class ImageClassification(Task):
     def load(cls, directory: Path) -> ImageClassifier:
         """Load what :meth:`export` wrote."""
         return ImageClassifier.load(directory)
-
-
-def schedule(step: int, total: int, warmup: int) -> float:
-    """The share of its peak that the learning rate has at ``step`` (from 0) of ``total``.
-
-    It rises evenly over ``warmup`` steps, then falls along half a cosine to 0 at ``total``.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(total - warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-
-
-def macro_f1(confusion: Tensor) -> float:
-    """The mean F1 over the classes that occur, as a label or as a prediction.
-
-    ``confusion`` is (classes, classes): rows are labels, columns predictions.
-    """
-    occurring = confusion.sum(0) + confusion.sum(1)
-    scores = 2 * confusion.diagonal() / occurring
-    return float(scores[occurring > 0].double().mean())
-
-
-def _like(parameter: nn.Parameter, key: str, value: Tensor) -> Tensor:
-    """A copy of an optimizer's ``value``, where and laid out in memory as the optimizer has it."""
-    if key == "step":  # the optimizers count on the CPU
-        return value.clone()
-    return torch.empty_like(parameter).copy_(value)

@@ -106,14 +106,14 @@ def duration(seconds: float) -> str:
 
 
 def growth_warning(trial: Trial) -> str | None:
-    """That a trial's memory grew and grew, if it did."""
-    grown = max((m.get("memory_growth_mb", 0) for m in trial.results.values()), default=0)
-    if not grown:
-        return None
-    return (
-        f"warning: the memory of trial {trial.number} has grown by {grown:.0f} MB, more with every "
-        "epoch: does the Task keep tensors that hold on to their graph?"
-    )
+    """That a trial holds more and more memory, if it does."""
+    for name, unit in (("tensor_growth", "tensors"), ("memory_growth_mb", "MB of memory")):
+        if grown := max((m.get(name, 0) for m in trial.results.values()), default=0):
+            return (
+                f"warning: trial {trial.number} holds {grown:.0f} more {unit} after some epochs, "
+                "more with each: does the Task keep losses or outputs as tensors, with their graph?"
+            )
+    return None
 
 
 def describe(config: dict[str, Any]) -> str:

@@ -9,11 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from digit_files import write_digits
-from sklearn.metrics import f1_score
 
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
-from trainables.image_classification.task import macro_f1, schedule
+from trainables.image_classification.optimization import schedule
 from trainables.task import Context
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
@@ -66,6 +65,9 @@ def test_an_epoch_reports_its_metrics(home: Path):
         "val_loss",
         "val_accuracy",
         "val_macro_f1",
+        "val_balanced_accuracy",
+        "val_worst_recall",
+        *(f"val_recall/{label}" for label in "012"),
     }
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
 
@@ -94,6 +96,10 @@ def as_stored(state: Any) -> Any:
         {"freeze": 3, "optimizer": "sgd", "warmup_epochs": 1.5, "backbone_lr_scale": 0.1},
         {"freeze": "all", "optimizer": "sgd", "momentum": 0.0, "label_smoothing": 0.1},
         {"freeze": 2, "weights": "none"},
+        {"freeze": 3, "ema_decay": 0.9, "clip_norm": 1.0, "precision": "fp16"},
+        {"head": "mlp", "head_dropout": 0.2, "mixup": 0.2, "cutmix": 1.0, "micro_batch": 5},
+        {"freeze": "all", "unfreeze_every": 1, "auto_augment": "trivialaugment"},
+        {"freeze": 4, "feature_views": 2, "rotation": 20, "class_weights": "balanced"},
     ],
 )
 def test_a_resumed_task_goes_on_exactly(home: Path, tmp_path: Path, more: dict[str, Any]):
@@ -142,7 +148,7 @@ def test_trials_of_one_process_do_not_touch_each_other(home: Path):
 def test_learning_rates_differ_between_backbone_and_head(home: Path):
     task, (metrics,) = train(settings(home, backbone_lr_scale=0.1), home, 1)
 
-    backbone, head = task.optimizer.param_groups
+    backbone, head = task.optimization._optimizer.param_groups
     assert backbone["lr"] == pytest.approx(0.1 * head["lr"])
     assert metrics["learning_rate"] == head["lr"] == 0.003 * schedule(2, 12, 0)
 
@@ -150,7 +156,7 @@ def test_learning_rates_differ_between_backbone_and_head(home: Path):
 def test_only_what_is_trained_is_optimised(home: Path):
     task, _ = train(settings(home, freeze="all"), home, 0)
 
-    (group,) = task.optimizer.param_groups
+    (group,) = task.optimization._optimizer.param_groups
     assert group["params"] == list(task.model.head.parameters())
 
 
@@ -166,23 +172,7 @@ def test_a_loss_that_is_no_number_is_an_error(home: Path):
 def test_a_single_image_left_over_does_not_stop_batchnorm(home: Path):
     task, _ = train(settings(home, batch_size=47), home, 1)  # of 48
 
-    assert (task.steps_per_epoch, task.step) == (1, 1)
-
-
-def test_the_learning_rate_rises_then_falls():
-    assert [schedule(step, 10, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1]
-    assert schedule(4, 10, 4) == 1
-    assert schedule(7, 10, 4) == pytest.approx(0.5)
-    assert schedule(10, 10, 4) == schedule(99, 10, 4) == 0
-    assert schedule(0, 10, 0) == 1
-
-
-def test_macro_f1_is_scikit_learns():
-    generator = torch.Generator().manual_seed(0)
-    labels, predictions = torch.randint(4, (2, 50), generator=generator)  # the fifth never occurs
-    confusion = torch.bincount(labels * 5 + predictions, minlength=25).view(5, 5)
-
-    assert macro_f1(confusion) == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert task.optimization.step == 1
 
 
 @pytest.mark.parametrize(
@@ -229,3 +219,158 @@ def test_two_ranks_train_and_judge_as_one(home: Path):
         assert together == pytest.approx(single, rel=1e-4)
     for ours, theirs in zip(first["states"], second["states"], strict=True):
         torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=0)
+
+
+def fixed(home: Path, **more: Any):
+    """Settings under which a result is the same however a batch is cut: no BatchNorm learns."""
+    return settings(home, **{"freeze": "all", "head": "mlp", **more})
+
+
+@pytest.mark.parametrize("more", [{}, {"class_weights": "balanced"}, {"mixup": 0.4}])
+def test_parts_of_a_batch_add_up_to_it(home: Path, more: dict[str, Any]):
+    whole, expected = train(fixed(home, **more), home, 2)
+    parts, history = train(fixed(home, **more, micro_batch=3), home, 2)
+
+    assert (whole.micro_batch, parts.micro_batch) == (16, 3)
+    for metrics, same in zip(history, expected, strict=True):
+        assert metrics == pytest.approx(same, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"freeze": "all"},
+        {"freeze": 3},
+        {"freeze": 4, "optimizer": "sgd", "ema_decay": 0.8},
+        {"freeze": 3, "precision": "bf16"},
+        {"freeze": "all", "unfreeze_every": 2},
+    ],
+)
+def test_cached_features_give_the_same_metrics(home: Path, tmp_path: Path, more: dict[str, Any]):
+    half = more.get("precision") == "bf16"
+    _, expected = train(settings(home, **more, cache_features=False), home, 3)
+    for _ in ("built", "found"):
+        task, history = train(settings(home, **more), tmp_path, 3)
+        for metrics, same in zip(history, expected, strict=True):
+            assert metrics == pytest.approx(same, rel=2e-2 if half else 1e-4, abs=1e-6)
+    assert task.inputs.network is not task.model
+    assert len(list((tmp_path / "cache").glob("features-*/features.npy"))) >= 2
+
+
+@pytest.mark.parametrize(
+    ("more", "cached"),
+    [
+        ({"freeze": "all"}, True),
+        ({"freeze": "all", "rotation": 10}, False),
+        ({"freeze": "all", "rotation": 10, "feature_views": 2}, True),
+        ({"freeze": "all", "mixup": 0.2}, False),
+        ({"freeze": "all", "weights": "none"}, False),
+        ({"freeze": "none", "feature_views": 2}, False),
+        ({"freeze": "all", "cache_features": False}, False),
+    ],
+)
+def test_features_are_cached_where_that_is_right(home: Path, more: dict[str, Any], cached: bool):
+    task, _ = train(settings(home, **more), home, 0)
+
+    assert (task.inputs.network is not task.model) == cached
+    assert (task.inputs.train is not task.data.train) == cached
+
+
+def test_features_without_room_are_computed_in_every_epoch(home: Path, tmp_path: Path):
+    context = Context(cache_dir=tmp_path / "cache", cache_bytes=300_000)
+    task = ImageClassification(settings(home, freeze=2), context)
+
+    assert task.inputs.network is task.model
+    assert not list((tmp_path / "cache").glob("features-*/*"))
+
+
+def test_views_are_drawn_once_and_are_the_same_for_every_trial(home: Path, tmp_path: Path):
+    config = settings(home, freeze="all", rotation=30, random_crop=True, feature_views=3)
+    first, _ = train(config, tmp_path, 0, seed=1)
+    second, _ = train(config, tmp_path, 0, seed=2)
+
+    features = first.inputs.train._features
+    assert features.shape[:2] == (3, len(first.data.train))
+    assert second.inputs.train._features.filename == features.filename
+    assert not (features[0] == features[1]).all(), "the views differ"
+    epochs = [next(first.inputs.train.batches([range(8)]))[0] for _ in range(2)]
+    assert not torch.equal(*epochs), "another view is drawn each time"
+
+
+def test_gradual_unfreezing_trains_one_stage_more_each_time(home: Path):
+    task, _ = train(settings(home, freeze=7, unfreeze_every=1), home, 0)
+    frozen, kept = [], []
+    for epoch in range(3):
+        run(task, [epoch])
+        frozen.append(task.frozen_stages)
+        kept.append(len(task.state_dict()["model"]))
+
+    assert frozen == [7, 6, 5]
+    assert kept == sorted(set(kept))
+    assert len(task.optimization._optimizer.param_groups) == 2
+
+
+def test_the_average_is_what_is_evaluated_and_exported(home: Path, tmp_path: Path):
+    config = settings(home, ema_decay=0.99, freeze="all", learning_rate=0.1)
+    task, _ = train(config, home, 1)
+    evaluated = task.evaluate()["val_loss"]
+    state = task.state_dict()
+    ImageClassification.export(config, state, tmp_path)
+    exported = ImageClassification.load(tmp_path)
+
+    assert state["ema"].keys() == state["model"].keys()
+    torch.testing.assert_close(exported.model.head.weight.data, state["ema"]["head.weight"])
+    assert not torch.equal(state["ema"]["head.weight"], state["model"]["head.weight"])
+    task.optimization._average.clear()
+    assert task.evaluate()["val_loss"] != evaluated
+
+
+def test_balanced_weights_make_every_class_count_the_same(home: Path, tmp_path: Path):
+    write_digits(tmp_path / "few", classes=[0, 1], count=30)
+    for image in sorted((tmp_path / "few" / "1").iterdir())[10:]:
+        image.unlink()
+    config = settings(home, data=str(tmp_path / "few"), class_weights="balanced")
+    task, _ = train(config, tmp_path, 0)
+
+    targets = task.data.train.targets
+    assert torch.bincount(targets).tolist() == [24, 8]
+    assert task.class_weights.tolist() == pytest.approx([32 / 48, 32 / 16])
+    assert task.class_weights[targets].mean() == pytest.approx(1)
+
+
+def test_a_test_set_is_scored_apart(home: Path, tmp_path: Path):
+    for half, count in (("train", 12), ("val", 5), ("test", 7)):
+        write_digits(tmp_path / "data" / half, classes=[0, 1], count=count)
+    task, _ = train(settings(home, data=str(tmp_path / "data"), freeze="all"), tmp_path, 1)
+
+    assert (len(task.data.val), len(task.data.test)) == (10, 14)
+    scored = task.test()
+    assert {"loss", "accuracy", "macro_f1"} < scored.keys()
+    assert scored["accuracy"] * 14 == pytest.approx(round(scored["accuracy"] * 14))
+    without, _ = train(settings(home), home, 0)
+    assert without.test() == {}
+
+
+def test_a_final_fit_trains_on_validation_images_too(home: Path):
+    task, _ = train(settings(home), home, 0, final=True)
+
+    assert len(task.examples) == len(task.data.train) + len(task.data.val) == 60
+
+
+def test_a_probe_leaves_no_trace(home: Path):
+    """Neither in BatchNorm's statistics, nor in gradients, nor in what is drawn next."""
+    config = settings(home, rotation=20, optimizer="sgd")
+    _, expected = train(config, home, 2)
+    context = Context(cache_dir=home / "cache", max_epochs=4, probes=True)
+    task = ImageClassification(config, context)
+
+    assert all(p.grad is None for p in task.model.parameters())
+    assert run(task, range(2)) == expected
+    assert context.used_micro_batch == 16
+
+
+def test_compiled_it_trains_as_it_is(home: Path):
+    _, expected = train(fixed(home), home, 1)
+    _, history = train(fixed(home, compile=True), home, 1)
+
+    assert history[0] == pytest.approx(expected[0], rel=1e-3)

@@ -1,0 +1,60 @@
+"""What is fed to the part of the network that is trained: images, or features of frozen stages."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from trainables.image_classification import backbones, transforms
+from trainables.image_classification.backbones import Classifier
+from trainables.image_classification.config import Settings
+from trainables.image_classification.data import ImageData, ImageSet
+from trainables.image_classification.features import FeatureSet, FeatureStore, cacheable
+from trainables.image_classification.optimization import channels_last
+from trainables.image_classification.splitting import split
+from trainables.task import Context
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where batches come from and what they go through."""
+
+    train: ImageSet | FeatureSet
+    val: ImageSet | FeatureSet
+    augment: nn.Module
+    """What a training batch goes through, on the device."""
+    prepare: nn.Module
+    """The same for validation: it draws nothing."""
+    network: nn.Module
+    """From there to logits; its modules are the model's."""
+
+
+def open_inputs(
+    config: Settings, context: Context, data: ImageData, model: Classifier, frozen_stages: int
+) -> Inputs:
+    """Features of the frozen stages, where these are the same for all epochs; else the images.
+
+    All ranks call it at once. ``model`` is frozen already, and on its device.
+    """
+    mean, std = backbones.normalisation(config.backbone)
+    train = data.joined() if context.final else data.train
+    augment = transforms.training(config, mean, std)
+    prepare = transforms.evaluation(config.image_size, mean, std)
+    if cacheable(config, frozen_stages) and (
+        cut := split(model.features, frozen_stages, _example(data.val, prepare, context))
+    ):
+        in_use = [data.entry] if data.entry else []
+        store = FeatureStore(config, context, frozen_stages, cut.frozen, in_use)
+        content = [data.content, "train+val" if context.final else "train"]
+        preprocessing, views = transforms.preprocessing_key(config), config.feature_views or 1
+        train_features = store.features(train, augment, [*content, preprocessing], views)
+        val_features = store.features(data.val, prepare, [data.content, "val"])
+        if train_features and val_features:
+            network = nn.Sequential(cut.rest, model.head)
+            return Inputs(train_features, val_features, nn.Identity(), nn.Identity(), network)
+    return Inputs(train, data.val, augment, prepare, model)
+
+
+def _example(images: ImageSet, prepare: nn.Module, context: Context) -> Tensor:
+    """Two images, to try a cut on."""
+    pixels, _ = images.batch(range(min(2, len(images))))
+    return channels_last(prepare(pixels.to(context.device)))
