@@ -273,6 +273,11 @@ class Task(ABC):
         """Release files and processes. The ranks themselves stay for the next trial."""
 
     @classmethod
+    def has_test(cls, config: Any) -> bool:  # noqa: ARG003 - for those who override it
+        """Whether :meth:`test` has data to score on; asked before a worker is started for it."""
+        return cls.test is not Task.test
+
+    @classmethod
     def kept_bytes(cls) -> int:
         """Bytes of memory that this process keeps for later trials on purpose.
 

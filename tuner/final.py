@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError
 from tuner.experiment import Experiment
-from tuner.history import JOURNAL
-from tuner.search.journal import Event, Journal, MemoryJournal, read_journal
+from tuner.search.journal import JOURNAL, Event, Journal, MemoryJournal, read_journal
 from tuner.search.rules.run_all import RunAll
 from tuner.search.samplers.blank import BlankSampler
 from tuner.search.search import EventLog, Search
 from tuner.search.trial import Status, Trial
-from tuner.trainable import Trainable
 
 FINAL = "final"
 """The fit's folder, in the run's."""
@@ -85,26 +82,19 @@ class FinalFit:
         }
 
 
-def check_final(experiment: Experiment, trainable: Trainable) -> None:
-    """Refuse a final fit that the trainable cannot do.
-
-    Raises:
-        UserError: only a Task can be told to train on the validation data.
-
-    """
-    if experiment.final and experiment.final.data == "train+val" and not trainable.is_task:
-        raise UserError(
-            f"final.data is 'train+val', but {trainable.path} is a ray.tune.Trainable, and only a "
-            "Task can be told to train on the validation data: --set final.data=train"
-        )
-
-
 def wanted_fit(experiment: Experiment, search: Search) -> Fit | None:
     """What the experiment has fitted after ``search``; None: nothing, or there is no best trial."""
     if experiment.final is None or search.best is None:
         return None
     epochs = experiment.final.epochs or search.best.best_epoch
     return Fit(search.best.number, epochs, experiment.final.data)
+
+
+def is_outstanding(experiment: Experiment, search: Search) -> bool:
+    """Whether a final fit is wanted that is not over yet."""
+    wanted = wanted_fit(experiment, search)
+    final = read_final(experiment.folder, search) if wanted else None
+    return wanted is not None and not (final and final.fit == wanted and final.over)
 
 
 def read_final(run: Path, search: Search) -> FinalFit | None:

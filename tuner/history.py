@@ -7,11 +7,10 @@ from typing import Any
 
 from tuner.errors import UserError
 from tuner.experiment import Experiment, load_experiment
-from tuner.search.journal import is_open, read_journal
+from tuner.final import is_outstanding
+from tuner.search.journal import JOURNAL, is_open, read_journal
 from tuner.search.replay import has_ended, replay
 from tuner.search.search import Search
-
-JOURNAL = "journal.jsonl"
 
 
 class State(StrEnum):
@@ -73,12 +72,12 @@ def read_history(run: str | Path) -> History:
             f"{journal} cannot be followed ({type(error).__name__}: {error}); it was damaged, or "
             "written by another version of tuner"
         ) from error
-    return History(experiment, search, _state(search, running=running))
+    return History(experiment, search, _state(experiment, search, running=running))
 
 
-def _state(search: Search, *, running: bool) -> State:
+def _state(experiment: Experiment, search: Search, *, running: bool) -> State:
     if running:
         return State.RUNNING
-    if not has_ended(search):
+    if not has_ended(search) or is_outstanding(experiment, search):
         return State.INTERRUPTED
     return State.ENDED_EARLY if search.halted else State.FINISHED

@@ -14,11 +14,10 @@ from typing import Any
 from tuner.cluster import cluster, count_slots, fitting_slots
 from tuner.errors import InterruptedRunError
 from tuner.experiment import Experiment, Final, Stop
-from tuner.history import JOURNAL
 from tuner.output import captured
 from tuner.run import Summary, start_run
 from tuner.search import build_rule
-from tuner.search.journal import NoJournal, read_journal
+from tuner.search.journal import JOURNAL, NoJournal, read_journal
 from tuner.search.samplers.blank import BlankSampler
 from tuner.search.search import Search
 from tuner.search.settings import SearchSettings

@@ -16,8 +16,16 @@ from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
 from tuner.experiment import Experiment
-from tuner.final import FINAL, FinalFit, check_final, drop_other, open_final, read_final, wanted_fit
-from tuner.history import JOURNAL, open_run
+from tuner.final import (
+    FINAL,
+    FinalFit,
+    drop_other,
+    is_outstanding,
+    open_final,
+    read_final,
+    wanted_fit,
+)
+from tuner.history import open_run
 from tuner.output import captured
 from tuner.results import (
     Best,
@@ -31,7 +39,7 @@ from tuner.results import (
 )
 from tuner.scoring import read_score, score_best, scores
 from tuner.search import build_search
-from tuner.search.journal import Journal
+from tuner.search.journal import JOURNAL, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.trainable import Trainable, kept_source, saves, validate
@@ -74,7 +82,6 @@ def start_run(
     from search_spaces import default_configuration
 
     trainable, space = validate(experiment, folder)
-    check_final(experiment, trainable)
     experiment = trainable.settle(experiment, default_configuration(space))
     earlier = read_earlier(experiment, space)
     _create_folder(experiment)
@@ -120,7 +127,6 @@ def resume_run(
     experiment = open_run(run, overrides)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
-    check_final(experiment, trainable)
     with Journal(experiment.folder / JOURNAL) as journal:
         write_experiment(experiment, space)
         return _run(
@@ -216,14 +222,14 @@ class _Run:
 
     @property
     def _to_be_fitted(self) -> bool:
-        wanted = wanted_fit(self.experiment, self.search) is not None
-        return wanted and not (self.final and self.final.over)
+        return is_outstanding(self.experiment, self.search)
 
     @property
     def _to_be_scored(self) -> bool:
-        if not self.test or not scores(self.trainable):
+        if not self.test or not self.best or not self.best.checkpoint:
             return False
-        if not self.best or not self.best.checkpoint:
+        values = {**self.experiment.settings, **self.best.trial.config}
+        if not scores(self.trainable, values):
             return False
         score = read_score(self.experiment.folder, self.best)
         return score is None or score.error is not None

@@ -26,13 +26,14 @@ class Score:
     """... the Task failed, and this is how; it is asked again when the run is resumed."""
 
 
-def scores(trainable: Trainable) -> bool:
-    """Whether the trainable is a Task that may have test data."""
-    if not trainable.is_task:
+def scores(trainable: Trainable, values: Mapping[str, Any]) -> bool:
+    """Whether the trainable is a Task that has test data, under these settings."""
+    has_test = getattr(trainable.cls, "has_test", None) if trainable.is_task else None
+    if has_test is None:
         return False
-    from trainables.task import Task
+    from trainables.rank import build_config
 
-    return getattr(trainable.cls, "test", Task.test) is not Task.test
+    return bool(has_test(build_config(trainable.cls, values)))
 
 
 def read_score(run: Path, best: Best) -> Score | None:

@@ -137,6 +137,7 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
         except ValueError as error:
             raise UserError(f"search.initial, configuration {number}: {error}") from error
     _check_pausing(experiment, trainable)
+    _check_final(experiment, trainable)
     return trainable, space
 
 
@@ -158,6 +159,15 @@ def _check_pausing(experiment: Experiment, trainable: Trainable) -> None:
             f"search.algorithm is {experiment.search.algorithm!r}, which pauses trials, but "
             f"{trainable.path} defines no save_checkpoint; define save_checkpoint and "
             "load_checkpoint, or use random or grid"
+        )
+
+
+def _check_final(experiment: Experiment, trainable: Trainable) -> None:
+    """Only a Task can be told to train on the validation data."""
+    if experiment.final and experiment.final.data == "train+val" and not trainable.is_task:
+        raise UserError(
+            f"final.data is 'train+val', but {trainable.path} is a ray.tune.Trainable, and only a "
+            "Task can be told to train on the validation data: --set final.data=train"
         )
 
 

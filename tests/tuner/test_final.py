@@ -18,12 +18,12 @@ from trainables.task import Context
 from tuner.errors import UserError
 from tuner.experiment import Experiment, make_experiment
 from tuner.final import FinalFit, Fit, open_final, read_final, wanted_fit
-from tuner.history import JOURNAL, read_history
+from tuner.history import read_history
 from tuner.results import choose_best
 from tuner.run import resume_run, start_run
 from tuner.scoring import scores
 from tuner.search import build_search
-from tuner.search.journal import MemoryJournal
+from tuner.search.journal import JOURNAL, MemoryJournal
 from tuner.search.search import Search
 from tuner.trainable import resolve_trainable
 
@@ -268,7 +268,7 @@ def test_a_fit_of_another_configuration_makes_room(tmp_path: Path) -> None:
     [("toy_task:Toy", False), ("scored_task:Scored", True), ("plain_trainable:Curve", False)],
 )
 def test_only_a_task_that_defines_test_costs_a_worker(name: str, answer: bool) -> None:
-    assert scores(resolve_trainable(name, EXAMPLES)) is answer
+    assert scores(resolve_trainable(name, EXAMPLES), {}) is answer
 
 
 def test_a_trainable_of_tune_cannot_be_told_of_the_validation_data(tmp_path: Path) -> None:

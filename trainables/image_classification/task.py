@@ -322,6 +322,11 @@ class ImageClassification(Task):
         open_source(config.data, config.data_root)
 
     @classmethod
+    def has_test(cls, config: Settings) -> bool:
+        """Whether the data have images kept for the end."""
+        return bool(open_source(config.data, config.data_root).test.any())
+
+    @classmethod
     def kept_bytes(cls) -> int:
         """The pretrained weights that are kept for later trials."""
         return backbones.kept_bytes()

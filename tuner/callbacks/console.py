@@ -145,7 +145,7 @@ def _heading(trial: Trial, search: Search) -> int:
 
 def _line(event: Event, search: Search) -> str:
     trial = search.trials[event["trial"]]
-    name = f"trial {trial.number}"
+    name = "final fit" if trial.origin == "final" else f"trial {trial.number}"
     match event["event"]:
         case "start":
             return f"{name} started, to epoch {_heading(trial, search)}: {describe(trial.config)}"

@@ -9,7 +9,7 @@ from tuner.results import best_checkpoint
 
 LABELS = "labels.json"
 """In ``best/`` where the model tells classes apart, so that ``predict`` can name them."""
-ALWAYS = {"checkpoint", "config.yaml", "metrics.json"}
+ALWAYS = {"checkpoint", "config.yaml", "metrics.json", "source"}
 """What ``best/`` holds whatever the trainable; anything more, the trainable wrote to be loaded."""
 
 
@@ -45,6 +45,11 @@ def _print_model(history: History, current: tuple[int, int]) -> None:
         held = holds["trial"], holds["epoch"]
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"{folder} is damaged ({error}); {_when(history)}") from error
+    if holds.get("final"):
+        print(f"{folder} holds the final fit: {holds['epochs']} epochs on {holds['data']}")
+    if holds.get("test"):
+        print_table(["test", ""], [(k, f"{v:.6g}") for k, v in holds["test"].items()])
+        print()
     if held != current:
         print(f"{folder} still holds trial {held[0]}, epoch {held[1]}: {_when(history)}")
     _print_use(folder)

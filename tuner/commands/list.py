@@ -6,7 +6,8 @@ from trainables import TRAINABLES
 from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.experiment import builtin_experiments
-from tuner.history import JOURNAL, read_history
+from tuner.history import read_history
+from tuner.search.journal import JOURNAL
 
 
 def list_all(storage: Path) -> None:

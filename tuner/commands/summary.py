@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from tuner.callbacks.console import describe, duration
+from tuner.callbacks.console import describe, duration, growth_warning
 from tuner.final import FinalFit, read_final
 from tuner.results import choose_best
 from tuner.run import Summary
@@ -28,6 +28,10 @@ def print_summary(summary: Summary) -> None:
     )
     if search.halted:
         console.print(f"ended early: {escape(search.halted)}")
+    if search.replacements:
+        console.print(f"processes replaced because memory had not come back: {search.replacements}")
+    for warning in filter(None, map(growth_warning, search.trials)):
+        console.print(escape(warning))
     if summary.slots:
         console.print(f"trial actors started: {summary.actors}, slots: {summary.slots}")
     _print_model(console, summary)

@@ -10,6 +10,9 @@ from typing import IO, Any, Self
 
 from tuner.errors import UserError
 
+JOURNAL = "journal.jsonl"
+"""The file's name, in the run's folder."""
+
 Event = dict[str, Any]
 
 

@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
 from trainables.distributed import RankLostError, WornOutError
+from trainables.memory import MEMORY_METRICS
 from tuner.errors import UserError
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
@@ -229,7 +230,7 @@ class TuneBridge:
         metrics = _metrics(result)
         epoch = int(result["training_iteration"])
         if self.search.metric not in metrics:
-            names = ", ".join(sorted(set(metrics) - {"seconds"})) or "none"
+            names = ", ".join(sorted(set(metrics) - MEMORY_METRICS - {"seconds"})) or "none"
             self.problem = UserError(
                 f"search.metric is {self.search.metric!r}, which the trainable does not report; "
                 f"it reports: {names}"

@@ -6,10 +6,9 @@ from typing import Any
 
 from search_spaces import load_space
 from tuner.experiment import Experiment, make_experiment
-from tuner.history import JOURNAL
 from tuner.results import write_experiment
 from tuner.search import build_search
-from tuner.search.journal import Journal
+from tuner.search.journal import JOURNAL, Journal
 from tuner.search.search import Search
 from tuner.search.simulation import simulate
 

@@ -5,8 +5,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import cut_journal, record_run
-from tuner.history import JOURNAL
-from tuner.search.journal import Journal
+from tuner.search.journal import JOURNAL, Journal
 
 
 def write_best(run: Path, trial: int, epoch: int, *files: str) -> None:

@@ -10,8 +10,7 @@ from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import cut_journal, describe_run, open_search, record_run
 from trainables import TRAINABLES
 from tuner.experiment import builtin_experiments
-from tuner.history import JOURNAL
-from tuner.search.journal import Journal
+from tuner.search.journal import JOURNAL, Journal
 
 
 def rows(output: str) -> dict[str, list[str]]:

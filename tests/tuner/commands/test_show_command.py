@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import cut_journal, record_run
-from tuner.history import JOURNAL
+from tuner.search.journal import JOURNAL
 
 
 def test_trials_are_shown_best_first_below_the_summary(tuner: CommandLine, tmp_path: Path) -> None:

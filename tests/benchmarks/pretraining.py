@@ -1,0 +1,136 @@
+"""What pretrained weights are worth: fine-tuning from them beside training from scratch.
+
+Run from the repository's root: ``python -m tests.benchmarks.pretraining``. An EfficientNet-Lite0 is
+trained on the digits, all layers at one learning rate, for the same few epochs either way; only
+``weights`` differs. Each start gets the learning rate that serves it best: all are tried with one
+seed, and the best is trained anew with the seeds that are shown.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.turnover import describe_machine
+from trainables import Context
+from trainables.image_classification.config import Settings
+from trainables.image_classification.task import ImageClassification
+
+STARTS = {"pretrained": "default", "from scratch": "none"}
+"""Name -> the setting ``weights``."""
+LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+SEARCH_SEED = 0
+"""The learning rate is chosen with it, and nothing that is shown comes of it."""
+SETTINGS = {  # as fine_tune has them by default, but for what digits and a random network forbid
+    "data": "digits",
+    "optimizer": "adamw",
+    "weight_decay": 1e-2,
+    "batch_size": 32,
+    "warmup_epochs": 1,
+    "label_smoothing": 0.1,
+    "rotation": 10,
+    "horizontal_flip": 0.0,
+    "backbone_lr_scale": 1.0,
+}
+
+
+def train(settings: dict[str, Any], seed: int, epochs: int, cache_dir: Path) -> list[float]:
+    """Train once; the validation accuracy after each epoch."""
+    context = Context(
+        seed=seed, max_epochs=epochs, cache_dir=cache_dir, threads=torch.get_num_threads()
+    )
+    context.start_epoch(0)
+    task = ImageClassification(Settings.model_validate(settings), context)
+    accuracies = []
+    for epoch in range(epochs):
+        context.start_epoch(epoch)
+        task.train_epoch()
+        accuracies.append(task.evaluate()["val_accuracy"])
+    return accuracies
+
+
+def measure(
+    settings: dict[str, Any], seeds: int, epochs: int, cache_dir: Path, console: Console
+) -> dict[str, Any]:
+    """Of one start, the accuracies by learning rate, the best of these, and its curves by seed."""
+    by_rate: dict[float, list[float]] = {}
+    for rate in LEARNING_RATES:
+        chosen = {**settings, "learning_rate": rate}
+        by_rate[rate] = train(chosen, SEARCH_SEED, epochs, cache_dir)
+        console.print(f"weights {settings['weights']}, {rate:g}: {_shown(by_rate[rate])}")
+    best = best_rate(by_rate)
+    curves = {}
+    for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds):
+        curves[seed] = train({**settings, "learning_rate": best}, seed, epochs, cache_dir)
+        console.print(f"weights {settings['weights']}, seed {seed}: {_shown(curves[seed])}")
+    return {"searched": by_rate, "learning_rate": best, "by_seed": curves}
+
+
+def best_rate(by_rate: dict[float, list[float]]) -> float:
+    """The learning rate with the best accuracy after the last epoch; of equal ones, the lowest."""
+    return max(sorted(by_rate), key=lambda rate: by_rate[rate][-1])
+
+
+def _shown(accuracies: list[float]) -> str:
+    return ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
+
+
+def show(found: dict[str, dict[str, Any]], image_size: int, console: Console) -> None:
+    """The table: the mean over the seeds, and their range."""
+    curves = {start: np.array(list(of["by_seed"].values())) for start, of in found.items()}
+    seeds, epochs = next(iter(curves.values())).shape
+    title = f"val_accuracy, efficientnet_lite0 on digits at {image_size} px, mean of {seeds} seeds"
+    table = Table(title=title)
+    epoch_headings = [f"after epoch {epoch}" for epoch in range(1, epochs + 1)]
+    for heading in ("", "learning rate", *epoch_headings):
+        table.add_column(heading, justify="right" if heading else "left")
+    for start, of_seeds in curves.items():
+        rate = found[start]["learning_rate"]
+        at_edge = "*" if rate in (LEARNING_RATES[0], LEARNING_RATES[-1]) else ""
+        cells = [f"{a.mean():.3f} ({a.min():.3f} - {a.max():.3f})" for a in of_seeds.T]
+        table.add_row(start, f"{rate:g}{at_edge}", *cells)
+    table.caption = f"learning rate: the best of {', '.join(f'{r:g}' for r in LEARNING_RATES)}"
+    console.print(table)
+    if any(of["learning_rate"] in (LEARNING_RATES[0], LEARNING_RATES[-1]) for of in found.values()):
+        console.print("*: at the end of the range; one beyond it may be better still")
+    console.print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
+
+
+def main() -> None:
+    """Measure both starts and show them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=3, help="of each training (3)")
+    parser.add_argument("--seeds", type=int, default=3, help="that the table is of (3)")
+    parser.add_argument("--image-size", type=int, default=48, help="in pixels (48)")
+    parser.add_argument("--images", type=int, help="of each class; all where it is left out")
+    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
+    given = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    console = Console(highlight=False)
+    common = {
+        **SETTINGS,
+        "image_size": given.image_size,
+        "max_images_per_class": given.images,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            start: measure(
+                {**common, "weights": weights}, given.seeds, given.epochs, Path(folder), console
+            )
+            for start, weights in STARTS.items()
+        }
+    show(found, given.image_size, console)
+    if given.json:
+        record = {"machine": describe_machine(), "settings": common, "starts": found}
+        given.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
