@@ -10,6 +10,12 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +47,23 @@ SETTINGS = {  # as fine_tune has them by default, but for what digits and a rand
 }
 
 
-def train(settings: dict[str, Any], seed: int, epochs: int, cache_dir: Path) -> list[float]:
-    """Train once; the validation accuracy after each epoch."""
-    context = Context(
-        seed=seed, max_epochs=epochs, cache_dir=cache_dir, threads=torch.get_num_threads()
-    )
-    context.start_epoch(0)
-    task = ImageClassification(Settings.model_validate(settings), context)
+@dataclass(frozen=True)
+class Training:
+    """One training, of which only this differs from the others."""
+
+    start: str
+    learning_rate: float
+    seed: int
+
+
+def train(
+    training: Training, settings: dict[str, Any], epochs: int, cache_dir: Path
+) -> list[float]:
+    """Train once, on one thread; the validation accuracy after each epoch."""
+    torch.set_num_threads(1)
+    context = Context(seed=training.seed, max_epochs=epochs, cache_dir=cache_dir)
+    own = {"weights": STARTS[training.start], "learning_rate": training.learning_rate}
+    task = ImageClassification(Settings.model_validate({**settings, **own}), context)
     accuracies = []
     for epoch in range(epochs):
         context.start_epoch(epoch)
@@ -56,30 +72,35 @@ def train(settings: dict[str, Any], seed: int, epochs: int, cache_dir: Path) -> 
     return accuracies
 
 
-def measure(
-    settings: dict[str, Any], seeds: int, epochs: int, cache_dir: Path, console: Console
-) -> dict[str, Any]:
-    """Of one start, the accuracies by learning rate, the best of these, and its curves by seed."""
-    by_rate: dict[float, list[float]] = {}
-    for rate in LEARNING_RATES:
-        chosen = {**settings, "learning_rate": rate}
-        by_rate[rate] = train(chosen, SEARCH_SEED, epochs, cache_dir)
-        console.print(f"weights {settings['weights']}, {rate:g}: {_shown(by_rate[rate])}")
-    best = best_rate(by_rate)
-    curves = {}
-    for seed in range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds):
-        curves[seed] = train({**settings, "learning_rate": best}, seed, epochs, cache_dir)
-        console.print(f"weights {settings['weights']}, seed {seed}: {_shown(curves[seed])}")
-    return {"searched": by_rate, "learning_rate": best, "by_seed": curves}
+Train = Callable[[Iterable[Training]], dict[Training, list[float]]]
+"""Trains each, several at once; returns the accuracies after each epoch."""
+
+
+def measure(train_all: Train, seeds: int) -> dict[str, Any]:
+    """By start: the accuracies by learning rate, the best of these, and its curves by seed."""
+    searched = train_all(Training(*of, SEARCH_SEED) for of in product(STARTS, LEARNING_RATES))
+    by_rate = {start: _of(start, searched, "learning_rate") for start in STARTS}
+    best = {start: best_rate(by_rate[start]) for start in STARTS}
+    shown = range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds)
+    trained = train_all(Training(start, best[start], seed) for start in STARTS for seed in shown)
+    return {
+        start: {
+            "searched": by_rate[start],
+            "learning_rate": best[start],
+            "by_seed": _of(start, trained, "seed"),
+        }
+        for start in STARTS
+    }
+
+
+def _of(start: str, curves: dict[Training, list[float]], key: str) -> dict[Any, list[float]]:
+    """The curves of one start, by what ``key`` names."""
+    return {getattr(of, key): curve for of, curve in curves.items() if of.start == start}
 
 
 def best_rate(by_rate: dict[float, list[float]]) -> float:
     """The learning rate with the best accuracy after the last epoch; of equal ones, the lowest."""
     return max(sorted(by_rate), key=lambda rate: by_rate[rate][-1])
-
-
-def _shown(accuracies: list[float]) -> str:
-    return ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
 
 
 def show(found: dict[str, dict[str, Any]], image_size: int, console: Console) -> None:
@@ -112,23 +133,31 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of each class; all where it is left out")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     console = Console(highlight=False)
-    common = {
+    settings = {
         **SETTINGS,
         "image_size": given.image_size,
         "max_images_per_class": given.images,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        found = {
-            start: measure(
-                {**common, "weights": weights}, given.seeds, given.epochs, Path(folder), console
-            )
-            for start, weights in STARTS.items()
-        }
+    processes = len(os.sched_getaffinity(0))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(processes, get_context("spawn")) as pool,
+    ):
+
+        def train_all(trainings: Iterable[Training]) -> dict[Training, list[float]]:
+            listed = list(trainings)
+            one = partial(train, settings=settings, epochs=given.epochs, cache_dir=Path(folder))
+            curves = {}
+            for training, curve in zip(listed, pool.map(one, listed), strict=True):
+                console.print(training, [round(accuracy, 3) for accuracy in curve], style="dim")
+                curves[training] = curve
+            return curves
+
+        found = measure(train_all, given.seeds)
     show(found, given.image_size, console)
     if given.json:
-        record = {"machine": describe_machine(), "settings": common, "starts": found}
+        record = {"machine": describe_machine(), "settings": settings, "starts": found}
         given.json.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -10,7 +10,6 @@ Evaluation is not in it.
 import argparse
 import copy
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -86,12 +85,14 @@ class PlainLoop:
         torch.manual_seed(epoch)
         self.model.train()
         loss_sum = correct = 0.0
-        for chosen in torch.randperm(len(self.rows)).split(self.config.batch_size):
+        order = torch.randperm(len(self.rows))
+        for start in range(0, len(order), self.config.batch_size):
+            chosen = order[start : start + self.config.batch_size]
             targets = self.targets[chosen]
             logits = self.model(self.augmented(self.rows[chosen]))
             loss = functional.cross_entropy(logits, targets)
             self.optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
             self.schedule.step()
             loss_sum += loss.item() * len(chosen)
@@ -170,10 +171,9 @@ def show(summary: dict[str, dict[str, float]], epochs: int, threads: int, consol
 
 def main() -> None:
     """Measure the sides and show them."""
-    cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=9, help="that count, of each side (9)")
-    parser.add_argument("--threads", type=int, default=cores, help=f"of torch ({cores})")
+    parser.add_argument("--epochs", type=int, default=15, help="that count, of each side (15)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (1, as a rank has)")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
