@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -56,6 +56,10 @@ class Training:
     seed: int
 
 
+Curves = dict[Training, list[float]]
+"""The accuracies after each epoch."""
+
+
 def train(
     training: Training, settings: dict[str, Any], epochs: int, cache_dir: Path
 ) -> list[float]:
@@ -72,17 +76,28 @@ def train(
     return accuracies
 
 
-Train = Callable[[Iterable[Training]], dict[Training, list[float]]]
-"""Trains each, several at once; returns the accuracies after each epoch."""
+def train_all(
+    trainings: Iterable[Training],
+    one: Callable[[Training], list[float]],
+    pool: Executor,
+    console: Console,
+) -> Curves:
+    """Train each, as many at once as ``pool`` has processes."""
+    curves = {}
+    listed = list(trainings)
+    for training, curve in zip(listed, pool.map(one, listed), strict=True):
+        console.print(training, [round(accuracy, 3) for accuracy in curve], style="dim")
+        curves[training] = curve
+    return curves
 
 
-def measure(train_all: Train, seeds: int) -> dict[str, Any]:
+def measure(trainer: Callable[[Iterable[Training]], Curves], seeds: int) -> dict[str, Any]:
     """By start: the accuracies by learning rate, the best of these, and its curves by seed."""
-    searched = train_all(Training(*of, SEARCH_SEED) for of in product(STARTS, LEARNING_RATES))
+    searched = trainer(Training(*of, SEARCH_SEED) for of in product(STARTS, LEARNING_RATES))
     by_rate = {start: _of(start, searched, "learning_rate") for start in STARTS}
     best = {start: best_rate(by_rate[start]) for start in STARTS}
     shown = range(SEARCH_SEED + 1, SEARCH_SEED + 1 + seeds)
-    trained = train_all(Training(start, best[start], seed) for start in STARTS for seed in shown)
+    trained = trainer(Training(start, best[start], seed) for start in STARTS for seed in shown)
     return {
         start: {
             "searched": by_rate[start],
@@ -93,7 +108,7 @@ def measure(train_all: Train, seeds: int) -> dict[str, Any]:
     }
 
 
-def _of(start: str, curves: dict[Training, list[float]], key: str) -> dict[Any, list[float]]:
+def _of(start: str, curves: Curves, key: str) -> dict[Any, list[float]]:
     """The curves of one start, by what ``key`` names."""
     return {getattr(of, key): curve for of, curve in curves.items() if of.start == start}
 
@@ -139,22 +154,10 @@ def main() -> None:
         "image_size": given.image_size,
         "max_images_per_class": given.images,
     }
-    processes = len(os.sched_getaffinity(0))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(processes, get_context("spawn")) as pool,
-    ):
-
-        def train_all(trainings: Iterable[Training]) -> dict[Training, list[float]]:
-            listed = list(trainings)
-            one = partial(train, settings=settings, epochs=given.epochs, cache_dir=Path(folder))
-            curves = {}
-            for training, curve in zip(listed, pool.map(one, listed), strict=True):
-                console.print(training, [round(accuracy, 3) for accuracy in curve], style="dim")
-                curves[training] = curve
-            return curves
-
-        found = measure(train_all, given.seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        one = partial(train, settings=settings, epochs=given.epochs, cache_dir=Path(folder))
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+            found = measure(partial(train_all, one=one, pool=pool, console=console), given.seeds)
     show(found, given.image_size, console)
     if given.json:
         record = {"machine": describe_machine(), "settings": settings, "starts": found}
