@@ -72,6 +72,7 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         outcome, recoveries = self._run_epoch(self._group), 0
         while smaller := _smaller_micro_batch(outcome.failure):
             self._micro_batch_limit, self._built = smaller, False
+            self._group.call("close")  # before NCCL looks for memory to form the group anew
             recoveries += 1
             outcome = self._run_epoch(self._group)
         if outcome.failure:
@@ -229,7 +230,8 @@ class RankGroup:
         causes = [f for f in failures if not f.is_group_error]
         if not causes:
             raise RankLostError(f"the process group broke: {failures[0].message}")
-        return Outcome(failure=min(causes, key=lambda f: f.rank))
+        # what a rank's lack of memory does to the others can look like anything
+        return Outcome(failure=min(causes, key=lambda f: (f.micro_batch is None, f.rank)))
 
     def _give_up(self, outcomes: dict[int, "Outcome | RayError"], silent: list[int]) -> None:
         """Ranks are stuck where no abort reaches them. If this one is, its process must end."""

@@ -30,9 +30,11 @@ LEFT_MB, LEFT_SHARE = 256.0, 0.25
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that a tensor found no room, on a GPU or on the host."""
+    """Whether ``error`` says that there was no room: torch's own, cuBLAS's, CUDA's, the host's."""
+    text = str(error).lower()
+    marks = ("out of memory", "cublas_status_alloc_failed", "defaultcpuallocator: can't allocate")
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+        isinstance(error, RuntimeError) and any(mark in text for mark in marks)
     )
 
 
@@ -76,14 +78,14 @@ def largest_fitting(
 
     """
     known = _known.setdefault(kind, _Known()) if kind is not None else _Known()
-    if wanted <= known.fits:
-        return wanted, 0
-    if known.fails is not None:
-        return known.fits, 0
     size, failures = wanted, 0
-    while size and not _fits(size, attempt):
+    while known.fails is not None and known.fails <= size > 1:  # begin below what is known to fail
+        size //= 2
+    while size > known.fits and not _fits(size, attempt):
         known.fails, failures = size, failures + 1
         size //= 2
+    if not size:  # perhaps for a moment only: the next trial begins from the top again
+        known.fails = None
     known.fits = max(known.fits, size)
     return size, failures
 
@@ -91,7 +93,8 @@ def largest_fitting(
 def remember_failure(kind: Hashable, size: int) -> None:
     """Note that ``size`` examples did not fit after all, in the midst of an epoch."""
     known = _known.setdefault(kind, _Known())
-    known.fits, known.fails = min(known.fits, size // 2), size
+    known.fits = known.fits if known.fits < size else 0
+    known.fails = min(size, known.fails or size)
 
 
 def _fits(size: int, attempt: Callable[[int], None]) -> bool:
@@ -133,7 +136,7 @@ class MemoryWatch:
             register_optimizer_step_post_hook(lambda *_: self._step())
 
     def start_trial(self) -> None:
-        """Forget the last trial's epochs. To be called when no Task is there."""
+        """Forget the last trial's epochs."""
         self._host, self._allocated, self._steps, self._tensors = [], [], [], []
         if not self._frozen:  # what was imported stays: counting tensors need not look through it
             gc.freeze()
@@ -146,19 +149,20 @@ class MemoryWatch:
         ``gpu_memory_mb`` and ``gpu_reserved_mb``, the most after any step of the epoch.
         ``memory_growth_mb``: what the last epochs have added, if each has added something; 0: they
         have not. It is on the host or the GPU, whichever has grown more. ``tensor_growth``: the
-        same of the number of tensors that are alive: a loss that is kept costs little until its
-        graph does.
+        same of the number of tensors that hold on to a graph: a loss that is kept costs little,
+        until what it was computed from does.
         """
-        self._tensors.append(live_tensors())
+        self._tensors.append(tensors_with_graph())
         self._host.append(host_mb())
         found = {"memory_mb": self._host[-1]}
         if self._gpu is not None:
-            self._allocated.append(torch.cuda.memory_allocated(self._gpu) / MB)
+            self._allocated.append(self._on_gpu())
             found["gpu_memory_mb"] = max((a for a, _ in self._steps), default=0) / MB
             found["gpu_reserved_mb"] = max((r for _, r in self._steps), default=0) / MB
-        if growth(self._host):  # perhaps only what was not collected yet
-            release()
-            self._host[-1] = host_mb()
+        if growth(self._host) or growth(self._tensors) or growth(self._allocated):
+            release()  # perhaps it was only not collected yet
+            self._host[-1], self._tensors[-1] = host_mb(), tensors_with_graph()
+            self._allocated[-1:] = [self._on_gpu()] if self._gpu is not None else []
         within = step_growth([allocated / MB for allocated, _ in self._steps])
         self._steps = []
         found["memory_growth_mb"] = max(growth(self._host), growth(self._allocated), within)
@@ -182,7 +186,7 @@ class MemoryWatch:
         return excess
 
     def _excess(self, kept_bytes: int) -> float:
-        gpu = torch.cuda.memory_allocated(self._gpu) / MB if self._gpu is not None else 0.0
+        gpu = self._on_gpu() if self._gpu is not None else 0.0
         host = host_mb() - kept_bytes / MB
         if self._baseline is None:
             self._baseline = host, gpu
@@ -193,6 +197,9 @@ class MemoryWatch:
         return max(
             host_left if host_left > allowed else 0.0, gpu_left if gpu_left > LEFT_MB else 0.0
         )
+
+    def _on_gpu(self) -> float:
+        return float(torch.cuda.memory_allocated(self._gpu)) / MB
 
     def _step(self) -> None:
         self._steps.append(
@@ -206,9 +213,10 @@ def host_mb() -> float:
     return float(info.rss - getattr(info, "shared", 0)) / MB
 
 
-def live_tensors() -> int:
-    """Tensors that Python refers to in this process, less those from before ``gc.freeze()``."""
-    return sum(issubclass(kind, torch.Tensor) for kind in map(type, gc.get_objects()))
+def tensors_with_graph() -> int:
+    """Tensors in this process that were computed with a graph, and hold on to it."""
+    tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    return sum(tensor.grad_fn is not None for tensor in tensors)
 
 
 def growth(epochs: list[float]) -> float:

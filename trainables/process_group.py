@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
+COLLECTIVE_TIMEOUT = timedelta(hours=1)
+"""Data may be decoded for long before a rank comes; one that is lost is noticed in other ways."""
 
 _abort_lock = threading.Lock()
 _connections: dict[int, int] = {}
@@ -45,6 +47,7 @@ def join_group(store: Store, rank: int, world_size: int, device: torch.device) -
         store=store,
         rank=rank,
         world_size=world_size,
+        timeout=COLLECTIVE_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
     opened = dict(_sockets().items() - before.items())

@@ -120,6 +120,7 @@ class Rank:
         self.close()
         task_class = import_task(spec.task)
         self._check_memory(task_class)
+        self._memory.start_trial()
         self._context = Context(
             rank=self.rank,
             world_size=self.world_size,
@@ -151,6 +152,9 @@ class Rank:
             metrics["micro_batch"] = self._context.used_micro_batch
             metrics["oom_recoveries"] = self._context.oom_recoveries
             self._context.oom_recoveries = 0
+        if self._context.rearranged:  # with more to train, more memory is no leak
+            self._memory.start_trial()
+            self._context.rearranged = False
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         return {**numbers, **self._memory.epoch()}
 
@@ -166,9 +170,9 @@ class Rank:
 
     def _check_memory(self, task_class: type[Task]) -> None:
         """Between two trials: refuse to go on where what earlier ones took has not come back."""
-        self._memory.start_trial()
         first, self._used = not self._used, True
-        if not first and (left := self._memory.left_behind(task_class.kept_bytes())):
+        kept_bytes = getattr(task_class, "kept_bytes", Task.kept_bytes)
+        if not first and (left := self._memory.left_behind(kept_bytes())):
             raise MemoryNotFreedError(
                 f"{left:.0f} MB have not come back after earlier trials on rank {self.rank}"
             )
@@ -184,6 +188,7 @@ class Rank:
                 task.close()
             except Exception:  # its trial is over, and must not fail the next one
                 logger.exception("close() of a Task failed")
+            del task
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ class Context:
     """The most that goes through the model at once since this trial has run out of memory."""
     oom_recoveries: int = field(default=0, init=False)
     """Times in this epoch that memory was too small and a smaller micro-batch was taken."""
+    rearranged: bool = field(default=False, init=False)
+    """:meth:`micro_batch` was asked since this was last looked at: other memory is needed now."""
     used_micro_batch: int | None = field(default=None, init=False)
     """What :meth:`micro_batch` has answered; None where the Task has not asked."""
     _samplers: list[DistributedSampler[Any]] = field(default_factory=list, repr=False)
@@ -152,7 +155,7 @@ class Context:
         if not agreed:
             raise torch.OutOfMemoryError(NOTHING_FITS)
         self.oom_recoveries += self.max(failures)
-        self.used_micro_batch = agreed
+        self.used_micro_batch, self.rearranged = agreed, True
         return agreed
 
     def gather(self, value: Any) -> list[Any]:
@@ -163,20 +166,35 @@ class Context:
         dist.all_gather_object(gathered, value)
         return gathered
 
-    @cached_property
-    def host(self) -> str:
-        """The name of this rank's node."""
-        return socket.gethostname()
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.max(0)
 
-    def node_rank(self) -> tuple[int, int]:
-        """The index of this rank among those of its node, and how many these are."""
-        hosts = self._hosts
-        return hosts[: self.rank].count(self.host), hosts.count(self.host)
+    def check_group(self) -> None:
+        """Raise if another rank has failed: long work without collectives would not hear of it.
+
+        Raises:
+            RuntimeError: the process group is gone.
+
+        """
+        if self.world_size > 1 and not dist.is_initialized():
+            raise RuntimeError("the process group has not been initialized: another rank failed")
 
     @cached_property
-    def _hosts(self) -> list[str]:
-        """The node of each rank. All ranks ask for it at once."""
-        return self.gather(self.host)
+    def cache_ranks(self) -> tuple[int, list[int]]:
+        """Of the ranks with this rank's ``cache_dir``: the first, and those on its host.
+
+        Whether they share it is seen by files that they leave there. All ranks ask at once.
+        """
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        token = self.cache_dir / f".rank-{uuid4().hex}"
+        token.touch()
+        told = self.gather((token.name, socket.gethostname()))
+        sharing = [r for r, (name, _) in enumerate(told) if (self.cache_dir / name).exists()]
+        self.barrier()
+        token.unlink()
+        first = sharing[0]
+        return first, [rank for rank in sharing if told[rank][1] == told[first][1]]
 
     def min(self, value: int) -> int:
         """The least over all ranks."""

@@ -70,6 +70,18 @@ def test_a_failure_in_mid_epoch_corrects_what_was_known() -> None:
     largest_fitting(64, model, "a")
     memory.remember_failure("a", 64)
     assert largest_fitting(64, model, "a") == (32, 0)
+    assert model.tried == [64, 32]
+
+
+def test_a_failure_of_a_kind_that_was_never_tried_is_no_answer() -> None:
+    """After a recovery, the next stage is unfrozen: that is of another kind."""
+    memory.remember_failure("a", 32)
+    assert largest_fitting(16, Model(100), "a") == (16, 0)
+
+
+def test_what_did_not_fit_for_a_moment_is_tried_again() -> None:
+    assert largest_fitting(8, Model(0), "a") == (0, 4)
+    assert largest_fitting(8, Model(100), "a") == (8, 0)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
@@ -84,7 +96,9 @@ def test_the_hosts_own_error_is_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50, dtype=torch.float64)
     assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(MemoryError())
+    for text in ("CUDA error: out of memory", "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("index out of range"))
 
 
 @pytest.mark.gpu

@@ -66,7 +66,7 @@ def cacheable(settings: Settings, frozen_stages: int) -> bool:
 class FeatureStore:
     """The features that some frozen stages make, in the node's cache.
 
-    Every rank calls the same in the same order. The ranks of a node work on one file.
+    Every rank calls the same in the same order. Ranks with one cache work on one file.
     """
 
     settings: Settings
@@ -74,8 +74,8 @@ class FeatureStore:
     frozen_stages: int
     frozen: nn.Module
     """From (n, 3, H, W) images, normalised, to features (n, ...)."""
-    in_use: list[str]
-    """Entries of the cache that must not make room for another."""
+    in_use: str | None
+    """The entry of the cache that must not make room for them: the images'."""
 
     def features(
         self, images: ImageSet, prepare: nn.Module, key: list[Any], views: int = 1
@@ -99,19 +99,21 @@ class FeatureStore:
         cache = DiskCache(context.cache_dir, context.cache_bytes)
         name = f"features-{self._digest([*key, views])}"
         with ExitStack() as stack:
-            lead = partial(_lead, cache, name, shape, self.in_use)
+            in_use = [self.in_use] if self.in_use else []
+            lead = partial(_lead, cache, name, shape, in_use)
             leads, folder = _folder(lead, context, stack)
             if folder is None:
                 return None
             incomplete = folder.name != name
             if incomplete:
                 _fill(open_memmap(folder / _FILE, "r+"), images, compute, context)
-            context.max(0)  # all ranks are done
+            context.barrier()  # all ranks are done
             if incomplete and leads:
                 cache.keep(name)
-            context.max(0)  # the folder has its name
-        self.in_use.append(name)
-        return FeatureSet(np.load(context.cache_dir / name / _FILE, mmap_mode="r"), images.targets)
+            context.barrier()  # the folder has its name
+            found = np.load(context.cache_dir / name / _FILE, mmap_mode="r")
+            context.barrier()  # all have it open, and nobody can take it away any more
+        return FeatureSet(found, images.targets)
 
     def _compute(self, prepare: nn.Module, images: Tensor, seed: int) -> Tensor:
         """Features (n, ...) of uint8 images."""
@@ -137,22 +139,22 @@ class FeatureStore:
 def _folder(
     lead: Callable[[ExitStack], str | None], context: Context, stack: ExitStack
 ) -> tuple[bool, Path | None]:
-    """Whether this rank leads its node, and the entry's folder there: complete, or to be filled.
+    """Whether this rank leads those with its cache, and the entry's folder: complete, or to fill.
 
-    None where some node has no room. The leader keeps the entry's lock until ``stack`` closes. No
+    None where some cache has no room. The leader keeps the entry's lock until ``stack`` closes. No
     rank waits for a lock: the others would wait for it in a collective, which has a time limit.
     """
-    leads = context.node_rank()[0] == 0
+    first, _ = context.cache_ranks
+    leads = context.rank == first
     while True:
         with ExitStack() as attempt:
             answer = lead(attempt) if leads else None
-            answers = context.gather((context.host, answer) if leads else None)
-            of_leaders = dict(found for found in answers if found is not None)
-            if "busy" not in of_leaders.values():
+            answers = context.gather((first, answer))
+            of_leaders = [answers[leader][1] for leader in {leader for leader, _ in answers}]
+            if "busy" not in of_leaders:
                 stack.push(attempt.pop_all())
-                own = of_leaders[context.host]
-                missing = None in of_leaders.values()
-                return leads, None if missing else Path(str(own))
+                missing = None in of_leaders
+                return leads, None if missing else Path(str(answers[first][1]))
         time.sleep(random.uniform(0.5, 1.5))  # another trial computes them: they will be there soon
 
 
@@ -166,12 +168,12 @@ def _lead(
         return "busy"
     folder = cache.get(name)
     if folder is None:
-        folder = cache.make(name, 4 * int(np.prod(shape)) + 4096, in_use)
-        if folder is not None:
-            try:
+        try:
+            folder = cache.make(name, 4 * int(np.prod(shape)) + 4096, in_use)
+            if folder is not None:
                 new_array(folder / _FILE, np.float32, shape)
-            except OSError:  # the disk is full
-                return None
+        except OSError:  # the disk is full
+            return None
     return str(folder) if folder is not None else None
 
 
@@ -179,11 +181,14 @@ def _fill(
     features: Any, images: ImageSet, compute: Callable[[Tensor, int], Tensor], context: Context
 ) -> None:
     """Write the share of this rank into the node's file (views, images, ...), a chunk at a time."""
-    index, count = context.node_rank()
-    starts = range(CHUNK * index, len(images), CHUNK * count)
+    _, ranks = context.cache_ranks
+    if context.rank not in ranks:  # the file is another host's: to write in it is left to that
+        return
+    starts = range(CHUNK * ranks.index(context.rank), len(images), CHUNK * len(ranks))
     rows = [list(range(start, min(start + CHUNK, len(images)))) for start in starts]
     for view, of_view in enumerate(features):
         for chunk, (pixels, _) in zip(rows, images.batches(rows), strict=True):
+            context.check_group()
             of_view[chunk] = compute(pixels, view * len(images) + chunk[0]).numpy()
     features.flush()
 

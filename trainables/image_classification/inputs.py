@@ -39,11 +39,13 @@ def open_inputs(
     train = data.joined() if context.final else data.train
     augment = transforms.training(config, mean, std)
     prepare = transforms.evaluation(config.image_size, mean, std)
-    if cacheable(config, frozen_stages) and (
-        cut := split(model.features, frozen_stages, _example(data.val, prepare, context))
-    ):
-        in_use = [data.entry] if data.entry else []
-        store = FeatureStore(config, context, frozen_stages, cut.frozen, in_use)
+    cut = None
+    if cacheable(config, frozen_stages):
+        cut = split(model.features, frozen_stages, _example(data.val, prepare, context))
+        if not context.min(int(cut is not None)):  # what follows, all ranks do or none
+            cut = None
+    if cut is not None:
+        store = FeatureStore(config, context, frozen_stages, cut.frozen, data.entry)
         content = [data.content, "train+val" if context.final else "train"]
         preprocessing, views = transforms.preprocessing_key(config), config.feature_views or 1
         train_features = store.features(train, augment, [*content, preprocessing], views)

@@ -25,15 +25,19 @@ class Tally:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._classes = num_classes
-        self._confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
+        # a whole confusion matrix of 10,000 classes would take a GB
+        self._counts = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
         self._sums = torch.zeros(2, device=device)  # read once, at the end: a GPU need not wait
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         """Count (N, classes) logits against (N,) classes."""
         predicted = logits.argmax(1)
-        self._confusion += torch.bincount(
-            targets * self._classes + predicted, minlength=self._classes**2
-        )
+        right = targets[predicted == targets]
+        counted = [
+            torch.bincount(classes, minlength=self._classes)
+            for classes in (targets, predicted, right)
+        ]
+        self._counts += torch.stack(counted)
         in_top = logits.topk(min(TOP, self._classes), dim=1).indices == targets[:, None]
         loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
         self._sums += torch.stack([loss, in_top.sum()])
@@ -47,15 +51,15 @@ class Tally:
             prefix: of the metrics' names, ``val_`` say.
 
         """
-        confusion = context.sum(self._confusion).view(self._classes, self._classes).cpu()
+        labelled, predicted, right = context.sum(self._counts).cpu()
         loss, in_top = context.sum(self._sums).tolist()
-        count = int(confusion.sum())
-        recalls = recall(confusion)
+        count = int(labelled.sum())
+        recalls = right.double() / labelled  # NaN where a class has no images
         occurring = recalls[~recalls.isnan()]
         found: dict[str, Any] = {
             "loss": loss / count,
-            "accuracy": confusion.trace().item() / count,
-            "macro_f1": macro_f1(confusion),
+            "accuracy": right.sum().item() / count,
+            "macro_f1": macro_f1(labelled, predicted, right),
             "balanced_accuracy": occurring.mean().item(),
             "worst_recall": occurring.min().item(),
         }
@@ -67,19 +71,11 @@ class Tally:
         return {prefix + name: value for name, value in found.items()}
 
 
-def recall(confusion: Tensor) -> Tensor:
-    """Of each class's images, the share that was found, (classes,); NaN where it has none.
-
-    ``confusion`` is (classes, classes): rows are labels, columns predictions.
-    """
-    return confusion.diagonal().double() / confusion.sum(1)
-
-
-def macro_f1(confusion: Tensor) -> float:
+def macro_f1(labelled: Tensor, predicted: Tensor, right: Tensor) -> float:
     """The mean F1 over the classes that occur, as a label or as a prediction.
 
-    ``confusion`` is as for :func:`recall`.
+    Of each class, (classes,): its images, what was taken for it, and what was so rightly.
     """
-    occurring = confusion.sum(0) + confusion.sum(1)
-    scores = 2 * confusion.diagonal() / occurring
+    occurring = labelled + predicted
+    scores = 2 * right / occurring
     return float(scores[occurring > 0].double().mean())

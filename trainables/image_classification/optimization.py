@@ -35,8 +35,8 @@ class Optimization:
         self._average: dict[str, Tensor] = {}
         self._optimizer: torch.optim.Optimizer
 
-    def train(self, model: Classifier, kept: set[str]) -> None:
-        """Train what has ``requires_grad``, keeping the optimizer's state of what had it before.
+    def rearrange(self, model: Classifier, kept: set[str]) -> None:
+        """Train what has ``requires_grad`` from now on; what had it before keeps its state.
 
         ``kept`` names what training changes in ``model.state_dict()``; an average is of these.
         """

@@ -2,7 +2,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from timm.layers import get_notrace_functions
@@ -51,16 +50,6 @@ def split(features: nn.Module, frozen_stages: int, example: Tensor) -> Split | N
         else:
             parts = _cut(features, {id(parameter) for parameter in frozen})
         return parts if parts and _is_faithful(features, parts, example) else None
-
-
-def boundary_bytes(parts: Split, example: Tensor) -> int:
-    """Bytes of what the frozen part makes of one image, in float32.
-
-    ``example`` is (N, 3, H, W) images, of which one is used.
-    """
-    with _modes_kept(parts.frozen), torch.no_grad():
-        parts.frozen.eval()
-        return 4 * cast(Tensor, parts.frozen(example[:1])).numel()
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class ImageClassification(Task):
         # Random frozen weights cannot be had again from a file, so they are kept like trained ones.
         everything = config.weights == "none"
         self.kept = set(self.model.state_dict()) if everything else trained_names(self.model)
-        self.optimization.train(self.model, self.kept)
+        self.optimization.rearrange(self.model, self.kept)
         self.inputs = open_inputs(config, context, self.data, self.model, frozen)
         if config.compile:
             self.inputs.network.compile()
@@ -112,6 +112,9 @@ class ImageClassification(Task):
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 train_mode(self.model)
+                for module in self.model.modules():
+                    if isinstance(module, nn.SyncBatchNorm):  # it would wait for the other ranks
+                        module.eval()
                 with self.optimization.autocast():
                     logits = self.inputs.network(channels_last(self.inputs.augment(inputs)))
                 torch.autograd.backward(functional.cross_entropy(logits.float(), targets))
@@ -125,7 +128,7 @@ class ImageClassification(Task):
         """What decides how much memory an image takes."""
         config = self.config
         chosen = (config.backbone, config.head, config.image_size, config.precision)
-        steps = (config.optimizer, config.ema_decay > 0, config.compile, config.sync_batchnorm)
+        steps = (config.optimizer, config.ema_decay > 0, config.compile, config.batch_size)
         features = self.inputs.network is not self.model
         return *chosen, *steps, self.frozen_stages, features, self.context.world_size > 1
 
@@ -168,6 +171,7 @@ class ImageClassification(Task):
             "train_loss": train_loss,
             "train_accuracy": self.context.mean(correct, seen),
             "learning_rate": self.optimization.learning_rate,
+            "cached_features": int(self.inputs.network is not self.model),
             "images_per_second": seen * self.context.world_size / (time.perf_counter() - started),
         }
 

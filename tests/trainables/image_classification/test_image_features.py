@@ -1,5 +1,7 @@
+import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def images_in(folder: Path) -> ImageSet:
 def store(folder: Path, context: dict[str, Any] | None = None, **more: Any) -> FeatureStore:
     settings = Settings(data="digits", weights="default", **more)
     here = Context(cache_dir=folder, **(context or {}))
-    return FeatureStore(settings, here, 3, Frozen(), [])
+    return FeatureStore(settings, here, 3, Frozen(), None)
 
 
 def values(found: FeatureSet | None) -> np.ndarray:
@@ -94,12 +96,12 @@ def test_other_weights_pixels_or_stages_are_other_features(tmp_path: Path) -> No
         store(tmp_path, image_size=64)._digest(["a"]),
         store(tmp_path, precision="bf16")._digest(["a"]),
         store(tmp_path, backbone="resnet18")._digest(["a"]),
-        FeatureStore(Settings(data="x"), Context(), 4, Frozen(), [])._digest(["a"]),
+        FeatureStore(Settings(data="x"), Context(), 4, Frozen(), None)._digest(["a"]),
     }
     of_file = Settings(data="digits", weights=str(weights))
-    keys.add(FeatureStore(of_file, Context(), 3, Frozen(), [])._digest(["a"]))
+    keys.add(FeatureStore(of_file, Context(), 3, Frozen(), None)._digest(["a"]))
     weights.write_bytes(b"two!")
-    keys.add(FeatureStore(of_file, Context(), 3, Frozen(), [])._digest(["a"]))
+    keys.add(FeatureStore(of_file, Context(), 3, Frozen(), None)._digest(["a"]))
 
     assert len(keys) == 8
     assert store(tmp_path, learning_rate=0.5)._digest(["a"]) in keys
@@ -110,7 +112,7 @@ def test_without_room_there_are_none_and_what_is_in_use_stays(tmp_path: Path) ->
     held = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
     small = store(tmp_path, {"cache_bytes": held + 1000})
     (entry,) = [path.name for path in tmp_path.glob("images-*") if path.is_dir()]
-    small.in_use.append(entry)
+    small = replace(small, in_use=entry)
 
     assert small.features(images, nn.Identity(), ["a"]) is None
     assert (tmp_path / entry).is_dir()
@@ -150,8 +152,9 @@ def test_who_finds_another_trial_at_it_waits_for_it(tmp_path: Path) -> None:
     thread.join()
 
 
-def rank_main(rank: int, folder: Path) -> None:
+def rank_main(rank: int, folder: Path, hosts: tuple[str, str]) -> None:
     torch.set_num_threads(1)
+    socket.gethostname = lambda: hosts[rank]
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
     )
@@ -167,11 +170,18 @@ def rank_main(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_share_the_work_and_get_what_one_would(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "work"),
+    [(("a", "a"), [2 * (64 + 64), 2 * (64 + 8)]), (("a", "b"), [2 * 200, 0])],
+)
+def test_ranks_share_the_work_and_get_what_one_would(
+    tmp_path: Path, hosts: tuple[str, str], work: list[int]
+) -> None:
+    """On two hosts with one folder, those of the first do it: two must not write into one file."""
     alone = values(store(tmp_path / "alone").features(images_in(tmp_path), Noise(), ["a"], views=2))
-    mp.spawn(rank_main, (tmp_path,), nprocs=2)
+    mp.spawn(rank_main, (tmp_path, hosts), nprocs=2)
 
     for rank in (0, 1):
         np.testing.assert_array_equal(np.load(tmp_path / f"rank{rank}.npy"), alone)
     counts = [int((tmp_path / f"chunks{rank}").read_text()) for rank in (0, 1)]
-    assert counts == [2 * (64 + 64), 2 * (64 + 8)]
+    assert counts == work

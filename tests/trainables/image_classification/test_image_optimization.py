@@ -16,7 +16,7 @@ def make(**more: Any) -> tuple[Classifier, Optimization]:
     torch.manual_seed(0)
     model = Classifier(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), nn.Linear(8, 3))
     optimization = Optimization(Settings(data="digits", **more), CPU, total=100, warmup=0)
-    optimization.train(model, set(model.state_dict()))
+    optimization.rearrange(model, set(model.state_dict()))
     return model, optimization
 
 
@@ -133,11 +133,11 @@ def test_a_state_goes_on_exactly(more: dict[str, Any]) -> None:
 def test_what_is_trained_later_joins_and_the_rest_keeps_its_state() -> None:
     model, optimization = make()
     model.features.requires_grad_(False)
-    optimization.train(model, {"head.weight", "head.bias"})
+    optimization.rearrange(model, {"head.weight", "head.bias"})
     step(model, optimization)
     before = optimization.state_dict()["optimizer"]
     model.features.requires_grad_(True)
-    optimization.train(model, set(model.state_dict()))
+    optimization.rearrange(model, set(model.state_dict()))
 
     after = optimization.state_dict()["optimizer"]
     assert before.keys() == after.keys() == {"head.weight", "head.bias"}

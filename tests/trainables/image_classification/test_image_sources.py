@@ -111,6 +111,28 @@ def test_images_of_test_are_kept_apart(tmp_path: Path):
     assert not (source.validation & source.test).any()
 
 
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_val_goes_by_other_names_too(tmp_path: Path, name: str):
+    for part, count in (("train", 4), (name, 3), ("test", 2)):
+        write_digits(tmp_path / "d" / part, count=count)
+
+    source = open_source(str(tmp_path / "d"))
+
+    assert source.validation is not None
+    assert source.validation.sum() == 6
+    assert {
+        n.split("/")[0] for n, val in zip(source.names, source.validation, strict=True) if val
+    } == {name}
+
+
+def test_two_folders_for_validation_are_one_too_many(tmp_path: Path):
+    for part in ("train", "val", "valid"):
+        write_digits(tmp_path / "d" / part)
+
+    with pytest.raises(ValueError, match="has both val/ and valid/: take one of them away"):
+        open_source(str(tmp_path / "d"))
+
+
 def test_without_val_what_is_beside_test_is_still_to_be_split(tmp_path: Path):
     write_digits(tmp_path / "d" / "train", count=4)
     write_digits(tmp_path / "d" / "test", count=2)

@@ -8,7 +8,8 @@ import numpy as np
 from trainables.image_classification.sources.files import digest, read_file
 from trainables.image_classification.sources.source import Source
 
-_SPLITS = ("train", "val", "test")
+_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""What the parts of a data set are called, and the names that their folders go by."""
 _REMEDY = "a .csv file of paths and labels, torchvision:NAME, or digits"
 
 
@@ -22,8 +23,11 @@ def open_folder(data: str) -> Source:
     root = Path(data).expanduser().absolute()
     try:
         splits = _splits(data, root)
-        labels = sorted({folder.name for split in splits for folder in _class_folders(split)})
-        found = [(path, label, split) for split in splits for path, label in _files(split)]
+        folders = [folder for split in splits.values() for folder in _class_folders(split)]
+        labels = sorted({folder.name for folder in folders})
+        found = [
+            (path, label, name) for name, split in splits.items() for path, label in _files(split)
+        ]
         stats = [path.stat() for path, _, _ in found]
     except OSError as error:
         raise ValueError(
@@ -43,17 +47,17 @@ def open_folder(data: str) -> Source:
         names=names,
         labels=labels,
         targets=np.array([index[label] for _, label, _ in found]),
-        validation=np.array([split == root / "val" for *_, split in found])
-        if root / "val" in splits
-        else None,
-        test=np.array([split == root / "test" for *_, split in found]),
+        validation=np.array([split == "val" for *_, split in found]) if "val" in splits else None,
+        test=np.array([split == "test" for *_, split in found]),
         content=digest(root, names, stats),
         read=partial(read_file, paths),
     )
 
 
-def _splits(data: str, root: Path) -> list[Path]:
-    """Its train/, val/ and test/, or the folder itself. A class may well be called train.
+def _splits(data: str, root: Path) -> dict[str, Path]:
+    """Its train/, val/ and test/ by these names, or the folder itself, by no name.
+
+    A class may well be called train.
 
     A test/ without class sub-folders is left alone: such images have no labels to test by.
     """
@@ -62,15 +66,24 @@ def _splits(data: str, root: Path) -> list[Path]:
             f"data is {data!r}, but {root} is no folder: give a folder with one sub-folder of "
             f"images a class, {_REMEDY}"
         )
-    halves = [root / name for name in _SPLITS]
-    present = [half.name for half in halves if half.is_dir() and _class_folders(half)]
-    if present in (["train"], ["val"], ["val", "test"]):
-        absent = "val" if present == ["train"] else "train"
+    present: dict[str, Path] = {}
+    for split, names in _SPLITS.items():
+        for folder in (root / name for name in names):
+            if folder.is_dir() and _class_folders(folder):
+                if split in present:
+                    raise ValueError(
+                        f"data is {data!r}, which has both {present[split].name}/ and "
+                        f"{folder.name}/: take one of them away"
+                    )
+                present[split] = folder
+    if [*present] in (["train"], ["val"], ["val", "test"]):
+        absent = "val" if "train" in present else "train"
+        there = next(iter(present.values())).name
         raise ValueError(
-            f"data is {data!r}, which has class sub-folders in {present[0]}/ but none in "
-            f"{absent}/: give both, or the class sub-folders alone to have them split"
+            f"data is {data!r}, which has class sub-folders in {there}/ but none in {absent}/: "
+            "give both, or the class sub-folders alone to have them split"
         )
-    return [root] if "train" not in present else [root / name for name in present]
+    return present if "train" in present else {"": root}
 
 
 def _class_folders(split: Path) -> list[Path]:
