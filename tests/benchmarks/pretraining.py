@@ -124,13 +124,13 @@ def show(found: dict[str, dict[str, Any]], image_size: int, console: Console) ->
     seeds, epochs = next(iter(curves.values())).shape
     title = f"val_accuracy, efficientnet_lite0 on digits at {image_size} px, mean of {seeds} seeds"
     table = Table(title=title)
-    epoch_headings = [f"after epoch {epoch}" for epoch in range(1, epochs + 1)]
+    epoch_headings = [f"epoch {epoch}" for epoch in range(1, epochs + 1)]
     for heading in ("", "learning rate", *epoch_headings):
         table.add_column(heading, justify="right" if heading else "left")
     for start, of_seeds in curves.items():
         rate = found[start]["learning_rate"]
         at_edge = "*" if rate in (LEARNING_RATES[0], LEARNING_RATES[-1]) else ""
-        cells = [f"{a.mean():.3f} ({a.min():.3f} - {a.max():.3f})" for a in of_seeds.T]
+        cells = [f"{a.mean():.3f} ({a.min():.2f}-{a.max():.2f})" for a in of_seeds.T]
         table.add_row(start, f"{rate:g}{at_edge}", *cells)
     table.caption = f"learning rate: the best of {', '.join(f'{r:g}' for r in LEARNING_RATES)}"
     console.print(table)
