@@ -131,16 +131,23 @@ class MemoryWatch:
         self._tensors: list[float] = []
         """Alive at the end of each epoch."""
         self._baseline: tuple[float, float] | None = None
-        self._frozen = False
+        self._freezes = 2
+        """At the start, and after the first trial, in which much more is imported."""
         if self._gpu is not None:
             register_optimizer_step_post_hook(lambda *_: self._step())
 
     def start_trial(self) -> None:
-        """Forget the last trial's epochs."""
-        self._host, self._allocated, self._steps, self._tensors = [], [], [], []
-        if not self._frozen:  # what was imported stays: counting tensors need not look through it
+        """Forget the last trial's epochs. No Task is there the first two times."""
+        self.start_series()
+        if self._freezes:  # what was imported stays: counting tensors need not look through it
+            if self._freezes == 1:  # a trial has left garbage
+                gc.collect()
             gc.freeze()
-            self._frozen = True
+            self._freezes -= 1
+
+    def start_series(self) -> None:
+        """Measure growth from here on."""
+        self._host, self._allocated, self._steps, self._tensors = [], [], [], []
 
     def epoch(self) -> dict[str, float]:
         """The epoch's figures in MB.

@@ -153,7 +153,7 @@ class Rank:
             metrics["oom_recoveries"] = self._context.oom_recoveries
             self._context.oom_recoveries = 0
         if self._context.rearranged:  # with more to train, more memory is no leak
-            self._memory.start_trial()
+            self._memory.start_series()
             self._context.rearranged = False
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         return {**numbers, **self._memory.epoch()}

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.benchmarks.feature_cache import (
     LOADING_EPOCHS,
     BenchmarkError,
-    largest_differences,
+    differences,
     load,
     write_images,
 )
@@ -24,15 +24,16 @@ def probe(number: int, rate: float, accuracy: float, loss: float) -> Trial:
     return trial
 
 
-def test_the_largest_difference_is_over_all_trials_after_the_last_epoch() -> None:
-    these = [probe(0, 0.1, 0.5, 1.0), probe(1, 0.2, 0.75, 2.0)]
-    those = [probe(0, 0.1, 0.5, 1.5), probe(1, 0.2, 0.5, 2.25)]
-    assert largest_differences(these, those, 2) == {"val_accuracy": 0.25, "val_loss": 0.5}
+def test_differences_are_over_all_trials_after_the_last_epoch() -> None:
+    these = [probe(0, 0.1, 0.5, 1.0), probe(1, 0.2, 0.75, 2.0), probe(2, 0.3, 0.5, 1.0)]
+    those = [probe(0, 0.1, 0.5, 1.5), probe(1, 0.2, 0.5, 2.0), probe(2, 0.3, 0.5, 1.0005)]
+    largest = {"val_accuracy": 0.25, "val_loss": 0.5}
+    assert differences(these, those, 2) == {"same": 1, "largest": largest}
 
 
 def test_runs_of_other_trials_are_not_compared() -> None:
     with pytest.raises(BenchmarkError, match="other configurations"):
-        largest_differences([probe(0, 0.1, 0.5, 1.0)], [probe(0, 0.2, 0.5, 1.0)], 2)
+        differences([probe(0, 0.1, 0.5, 1.0)], [probe(0, 0.2, 0.5, 1.0)], 2)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 10**8], ids=["streamed", "stored"])

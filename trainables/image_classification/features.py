@@ -94,14 +94,11 @@ class FeatureStore:
 
         """
         context, compute = self.context, partial(self._compute, prepare)
-        ((pixels, _),) = images.batches([[0]])
-        shape = views, len(images), *compute(pixels, 0).shape[1:]
         cache = DiskCache(context.cache_dir, context.cache_bytes)
         name = f"features-{self._digest([*key, views])}"
         with ExitStack() as stack:
-            in_use = [self.in_use] if self.in_use else []
-            lead = partial(_lead, cache, name, shape, in_use)
-            leads, folder = _folder(lead, context, stack)
+            create = partial(self._create, cache, name, images, views, compute)
+            leads, folder = _folder(partial(_lead, cache, name, create), context, stack)
             if folder is None:
                 return None
             incomplete = folder.name != name
@@ -114,6 +111,23 @@ class FeatureStore:
             found = np.load(context.cache_dir / name / _FILE, mmap_mode="r")
             context.barrier()  # all have it open, and nobody can take it away any more
         return FeatureSet(found, images.targets)
+
+    def _create(
+        self,
+        cache: DiskCache,
+        name: str,
+        images: ImageSet,
+        views: int,
+        compute: Callable[[Tensor, int], Tensor],
+    ) -> Path | None:
+        """A folder with room for the features, to be filled; None: there is no room."""
+        of_one = compute(images.batch([0])[0], 0)
+        shape = views, len(images), *of_one.shape[1:]
+        size = 4 * int(np.prod(shape)) + 4096
+        folder = cache.make(name, size, [self.in_use] if self.in_use else [])
+        if folder is not None:
+            new_array(folder / _FILE, np.float32, shape)
+        return folder
 
     def _compute(self, prepare: nn.Module, images: Tensor, seed: int) -> Tensor:
         """Features (n, ...) of uint8 images."""
@@ -159,21 +173,17 @@ def _folder(
 
 
 def _lead(
-    cache: DiskCache, name: str, shape: tuple[int, ...], in_use: list[str], stack: ExitStack
+    cache: DiskCache, name: str, create: Callable[[], Path | None], stack: ExitStack
 ) -> str | None:
     """The path of the entry's folder; ``busy``: another trial is at it; None: there is no room."""
     try:
         stack.enter_context(cache.lock(name).acquire(timeout=0))
     except Timeout:
         return "busy"
-    folder = cache.get(name)
-    if folder is None:
-        try:
-            folder = cache.make(name, 4 * int(np.prod(shape)) + 4096, in_use)
-            if folder is not None:
-                new_array(folder / _FILE, np.float32, shape)
-        except OSError:  # the disk is full
-            return None
+    try:
+        folder = cache.get(name) or create()
+    except OSError:  # the disk is full
+        return None
     return str(folder) if folder is not None else None
 
 

@@ -44,11 +44,10 @@ def split(features: nn.Module, frozen_stages: int, example: Tensor) -> Split | N
     frozen = [parameter for stage in found[:frozen_stages] for parameter in stage.parameters]
     if not frozen or any(parameter.requires_grad for parameter in frozen):
         return None
+    if frozen_stages == len(found):
+        return Split(features, nn.Identity())
     with _modes_kept(features):
-        if frozen_stages == len(found):
-            parts: Split | None = Split(features, nn.Identity())
-        else:
-            parts = _cut(features, {id(parameter) for parameter in frozen})
+        parts = _cut(features, {id(parameter) for parameter in frozen})
         return parts if parts and _is_faithful(features, parts, example) else None
 
 
