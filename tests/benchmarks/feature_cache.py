@@ -145,7 +145,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def differences(these: list[Trial], those: list[Trial], epoch: int) -> dict[str, Any]:
     """How two runs of the same trials differ after ``epoch`` epochs.
 
-    ``same``: trials whose accuracy is equal and whose loss is, within 0.1 %. The rest is rounding (a
+    ``same``: trials whose accuracy is equal, and the loss within 0.1 %. The rest is rounding (a
     last batch of another size goes through other kernels) that a learning rate near 1 has
     magnified. ``largest``: metric -> the largest difference.
 
