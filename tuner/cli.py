@@ -21,7 +21,8 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as search.num_trials=8"),
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="fine-tune on this folder of images, one sub-folder a class")
+    str | None,
+    typer.Option(help="fine-tune on this: a folder of images, a .csv, torchvision:NAME or digits"),
 ]
 Address = Annotated[
     str | None, typer.Option(help="of a Ray cluster; without it, one starts for the run")
@@ -45,7 +46,7 @@ def resume(run: Run, *, set_: Set = None, address: Address = None) -> None:
 
 
 @app.command()
-def validate(file: File, *, data: Data = None, set_: Set = None) -> None:
+def validate(file: File = "", *, data: Data = None, set_: Set = None) -> None:
     """Check an experiment without starting anything."""
     from tuner.commands.validate import validate as command
 

@@ -153,6 +153,13 @@ class Experiment(BaseModel):
         "{}: as long as its best result took, on all data; null: best/ has the search's own model",
     )
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _has_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"it holds keys; for a folder: cache: {{dir: {value}}}")  # noqa: TRY004
+        return value
+
     @field_validator("storage")
     @classmethod
     def _is_a_folder(cls, value: str) -> str:

@@ -167,7 +167,10 @@ def load_model(path: str | Path) -> Any:
 
 
 def write_trials(search: Search, path: Path) -> None:
-    """One row a trial: number, state, epochs, origin, hyperparameters, the metrics at its best."""
+    """One row a trial: number, state, epochs, origin, hyperparameters, the metrics at its best.
+
+    A metric with the name of a hyperparameter is ``metric/NAME``.
+    """
     hyperparameters = _names(trial.config for trial in search.trials)
     metrics = _names(trial.results.get(trial.best_epoch, {}) for trial in search.trials)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -181,7 +184,7 @@ def write_trials(search: Search, path: Path) -> None:
                 "best_epoch",
                 "origin",
                 *hyperparameters,
-                *metrics,
+                *(f"metric/{name}" if name in hyperparameters else name for name in metrics),
                 "error",
             ]
         )

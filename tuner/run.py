@@ -42,7 +42,7 @@ from tuner.search import build_search
 from tuner.search.journal import JOURNAL, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
-from tuner.trainable import Trainable, kept_source, saves, validate
+from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
 LOG = "run.log"
 
@@ -172,6 +172,8 @@ def _run(
             if not run.has_more:
                 return run.finish()
         run.say(f"run {experiment.folder} (log: {LOG})")
+        for line in overridden(experiment, space):
+            run.say(f"note: {line}")
         try:
             dashboard = stack.enter_context(cluster(address, folder))
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
@@ -310,7 +312,7 @@ class _Run:
         """Ask the best model, which ``folder`` holds, for its score on test data."""
         best = self.best
         assert best is not None
-        self.say("scoring the best model on test data, if there are any")
+        self.say("scoring the best model on test data")
         changes = best.final.spec if best.final else {}
         spec = self.trial_config(best.trial, **{**changes, "log_dir": None})["spec"]
         score = score_best(self.experiment.folder, best, self.experiment.resources, spec)
@@ -400,8 +402,8 @@ def _create_folder(experiment: Experiment) -> None:
     if (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size:
         raise UserError(
             f"name is {experiment.name!r}: {_shown(folder)} exists already; go on with "
-            f"python -m tuner resume {shlex.quote(_shown(folder))}, or take another name: "
-            "--set name=..."
+            f"python -m tuner resume {shlex.quote(_shown(folder))}, take another name: "
+            "--set name=..., or remove it"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

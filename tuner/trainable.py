@@ -54,7 +54,10 @@ class Trainable:
         if not self.is_task or getattr(self.cls, "Config", None) is None:
             return experiment
         config = self.cls.Config(**{**experiment.settings, **hyperparameters})
-        settings = {key: getattr(config, key, value) for key, value in experiment.settings.items()}
+        settings = {
+            key: value if key in hyperparameters else getattr(config, key, value)
+            for key, value in experiment.settings.items()
+        }
         return experiment.model_copy(update={"settings": settings})
 
 
@@ -139,6 +142,16 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
     _check_pausing(experiment, trainable)
     _check_final(experiment, trainable)
     return trainable, space
+
+
+def overridden(experiment: Experiment, space: Any) -> list[str]:
+    """What is set and has no effect, for the search space decides it; a line each."""
+    return [
+        f"settings.{name} is {value!r}, but {name} is a hyperparameter of the search space, which "
+        "decides it: to fix it, use a space without it"
+        for name, value in experiment.settings.items()
+        if name in space
+    ]
 
 
 def _blame(error: ValueError, experiment: Experiment, drawn: Mapping[str, Any]) -> str:

@@ -122,3 +122,8 @@ def test_an_override_through_a_value_that_holds_no_keys() -> None:
         make_experiment({"name": "x"}, {"name.first": 1})
     with pytest.raises(UserError, match="--set takes key=value"):
         parse_override("search.num_trials")
+
+
+def test_a_cache_that_is_a_path_is_told_its_form() -> None:
+    with pytest.raises(UserError, match=r"cache is 'some/where': it holds keys; .*dir: some/where"):
+        make_experiment({"name": "x", "cache": "some/where"}, {})

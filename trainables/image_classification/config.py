@@ -147,7 +147,9 @@ class Settings(BaseModel):
         None,
         description="Fixed augmented views of each training image. Random transforms are drawn "
         "once a view and not anew each epoch, so that what frozen stages make of them can be "
-        "computed once for all trials; null: drawn anew, and computed once only where nothing is.",
+        "computed once for all trials; null: drawn anew, and computed once only where nothing is. "
+        "No effect where nothing is frozen, weights is none, images are mixed, or the cache has no "
+        "room: the metric cached_features says.",
     )
     cache_features: bool = Field(
         True,
@@ -171,7 +173,9 @@ class Settings(BaseModel):
         32, description="Images in one optimizer step, over all ranks together."
     )
     warmup_epochs: NonNegativeFloat = Field(
-        0.0, description="Linear warm-up of the learning rate, in epochs; cosine decay follows."
+        0.0,
+        description="Linear warm-up of the learning rate, in epochs, at most half of a full trial; "
+        "cosine decay follows.",
     )
     micro_batch: PositiveInt | None = Field(
         None,

@@ -131,8 +131,8 @@ def open_pixels(source: Source, size: int, cache: DiskCache, workers: int) -> Pi
         if folder := cache.get(name) or _store(source, size, cache, name):
             return StoredPixels(key, folder)
     _logger.warning(
-        "%s: its %d images are decoded anew every epoch: decoded, they take %.1f GB, but the cache "
-        "may hold %.1f GB and its disk has %.1f GB free",
+        "%s: its %d images are decoded anew every epoch: decoded, they take %.3f GB, but the cache "
+        "may hold %.3f GB (cache.max_gb) and its disk has %.1f GB free",
         source.data,
         len(source.names),
         _bytes(source, size) / 1e9,

@@ -61,12 +61,9 @@ class ImageClassification(Task):
         self.batch_size = context.local_batch_size(config.batch_size)
         self.sampler = context.sampler(self.examples)
         steps = len(self._batches())
-        self.optimization = Optimization(
-            config,
-            context.device,
-            total=steps * context.max_epochs,
-            warmup=round(steps * config.warmup_epochs),
-        )
+        total = steps * context.max_epochs
+        warmup = min(round(steps * config.warmup_epochs), total // 2)
+        self.optimization = Optimization(config, context.device, total=total, warmup=warmup)
         self.mix = transforms.mixing(config, len(self.data.labels))
         self.class_weights = self._class_weights()
         self.frozen_stages = -1

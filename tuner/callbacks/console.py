@@ -152,8 +152,8 @@ def _line(event: Event, search: Search) -> str:
         case "result":
             done = "completed at epoch" if event["verdict"] == "complete" else "epoch"
             value = event["metrics"][search.metric]
-            done = f"{name} {done} {event['epoch']}"
-            return f"{done}: {search.metric} {value:.4f}   [{_best(search)}]"
+            done = f"{name} {done} {event['epoch']}: {search.metric} {value:.4f}"
+            return done if trial.origin == "final" else f"{done}   [{_best(search)}]"
         case "resume":
             return f"{name} goes on to epoch {trial.target}"
         case "restart":

@@ -9,7 +9,7 @@ from tuner.experiment import Experiment, load_experiment, parse_override
 
 
 def read_experiment(
-    file: str, data: Path | None, overrides: Sequence[str]
+    file: str, data: str | None, overrides: Sequence[str]
 ) -> tuple[Experiment, Path | None]:
     """The experiment that FILE, --data and --set describe, and the folder that FILE lies in.
 
@@ -19,11 +19,15 @@ def read_experiment(
     """
     values = read_overrides(overrides)
     if data is not None:
-        if not data.is_dir():
-            raise UserError(f"--data is {str(data)!r}: there is no such folder; give one of images")
-        values.setdefault("settings.data", str(data.resolve()))
+        path, named = Path(data), data == "digits" or data.startswith("torchvision:")
+        if not named and not path.exists():
+            raise UserError(
+                f"--data is {data!r}: there is no such folder or file; give a folder of images, a "
+                ".csv of paths and labels, torchvision:NAME, or digits"
+            )
+        values.setdefault("settings.data", data if named else str(path.resolve()))
         if not file:
-            values.setdefault("name", data.resolve().name)
+            values.setdefault("name", data.rpartition(":")[2] if named else path.resolve().stem)
     source = file or ("folder" if data else "quickstart")
     path = Path(source)
     return load_experiment(source, values), path.resolve().parent if path.exists() else None

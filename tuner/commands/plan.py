@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from search_spaces import grid_size
 from tuner.callbacks.console import duration
@@ -14,7 +13,7 @@ from tuner.trainable import validate
 
 def plan(
     file: str,
-    data: Path | None,
+    data: str | None,
     overrides: Sequence[str],
     seconds_per_epoch: float | None,
     address: str | None,

@@ -1,12 +1,11 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 from tuner.commands.arguments import read_experiment
 from tuner.commands.summary import print_summary
 from tuner.run import start_run
 
 
-def run(file: str, data: Path | None, overrides: Sequence[str], address: str | None) -> None:
+def run(file: str, data: str | None, overrides: Sequence[str], address: str | None) -> None:
     """Run an experiment from the beginning, and print what it came to."""
     experiment, folder = read_experiment(file, data, overrides)
     print_summary(start_run(experiment, address=address, folder=folder))

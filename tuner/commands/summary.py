@@ -78,7 +78,11 @@ def _of_final(final: FinalFit) -> str:
     if final.result is None:
         return f"{text}: {search.epochs_done} epochs done"
     reached = f"{text}: {search.metric} {search.value(final.result.loss):.4f}"
-    return reached if fit.data == "train" else f"{reached}, no estimate: it trained on that data"
+    if fit.data != "train":
+        reached += ", no estimate: it trained on that data"
+    if final.result.loss > final.of.best_loss:
+        reached += f"; behind the search's own best, {search.value(final.of.best_loss):.4f}"
+    return reached
 
 
 def _of_score(score: Score) -> str:

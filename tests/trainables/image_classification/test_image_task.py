@@ -378,3 +378,8 @@ def test_compiled_it_trains_as_it_is(home: Path):
     _, history = train(fixed(home, compile=True), home, 1)
 
     assert history[0] == pytest.approx(expected[0], rel=1e-3)
+
+
+def test_warm_up_takes_half_of_a_short_trial_at_most(home: Path):
+    task, _ = train(settings(home, warmup_epochs=3), home, 0)  # of 4 epochs
+    assert (task.optimization.warmup, task.optimization.total) == (6, 12)
