@@ -50,7 +50,7 @@ def open_inputs(
         preprocessing, views = transforms.preprocessing_key(config), config.feature_views or 1
         train_features = store.features(train, augment, [*content, preprocessing], views)
         val_features = store.features(data.val, prepare, [data.content, "val"])
-        if train_features and val_features:
+        if train_features is not None and val_features is not None:
             network = nn.Sequential(cut.rest, model.head)
             return Inputs(train_features, val_features, nn.Identity(), nn.Identity(), network)
     return Inputs(train, data.val, augment, prepare, model)
