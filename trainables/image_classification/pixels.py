@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ Rows = NDArray[np.int64]
 """Indices into the images of a source."""
 
 _LAYOUT = 2  # raise it when images are decoded or stored in another way
-_CHUNK = 64  # images: one task each would take more memory than the images themselves
+_CHUNK = 64  # images that a process decodes at a time
 _logger = logging.getLogger(__name__)
 
 
@@ -151,12 +152,13 @@ def _store(source: Source, size: int, cache: DiskCache, name: str) -> Path | Non
     partial = cache.make(name, _bytes(source, size))
     if partial is None:
         return None
+    file = partial / "images.npy"
     try:
-        images = new_array(partial / "images.npy", np.uint8, (len(source.names), size, size, 3))
+        images = new_array(file, np.uint8, (len(source.names), size, size, 3))
     except OSError:  # someone else was faster to fill the disk
         return None
     _logger.info("%s: decoding %d images, once", source.data, len(source.names))
-    _write_corrupt(partial, _decode(source, size, images))
+    _write_corrupt(partial, _decode(source, size, file))
     images.flush()
     return cache.keep(name)
 
@@ -174,33 +176,67 @@ def _find_corrupt(source: Source, size: int, cache: DiskCache, key: str) -> dict
         return corrupt
 
 
-def _decode(source: Source, size: int, images: NDArray[np.uint8] | None) -> dict[int, str]:
-    """Decode all images, into ``images`` where it is given; return why some could not be."""
+class _Chunks(Dataset[tuple[dict[int, str], str]]):
+    """By a range of rows, why some of them cannot be decoded; the others go into ``file``.
 
-    def fill(rows: range) -> dict[int, str]:
-        faults = {}
-        for row in rows:
-            try:
-                square = to_square(source.read(row, size), size)
-            except ValueError as error:
-                faults[row] = str(error)
-                continue
-            if images is not None:
-                images[row] = square
-        return faults
+    Second, what keeps a file from being read, if anything does: as a value, for a DataLoader makes
+    another exception of one that is raised.
+    """
 
+    def __init__(self, source: Source, size: int, file: Path | None) -> None:
+        self._source = source
+        self._size = size
+        self._file = file
+
+    def __getitem__(self, rows: range) -> tuple[dict[int, str], str]:
+        corrupt = {}
+        with _writer(self._file) as write:
+            for row in rows:
+                try:
+                    write(row, to_square(self._source.read(row, self._size), self._size))
+                except ValueError as error:
+                    corrupt[row] = str(error)
+                except OSError as error:
+                    return corrupt, f"{error.filename} cannot be read ({error.strerror})"
+        return corrupt, ""
+
+
+@contextmanager
+def _writer(file: Path | None) -> Iterator[Callable[[int, NDArray[np.uint8]], object]]:
+    """Writes squares into the rows of the array in ``file``.
+
+    Not through a mapping: to have the system notice each page that changes takes longer.
+    """
+    if file is None:
+        yield lambda *_: None
+        return
+    offset = np.load(file, mmap_mode="r").offset
+    with file.open("r+b", buffering=0) as opened:
+        yield lambda row, square: os.pwrite(
+            opened.fileno(), square.data, offset + row * square.nbytes
+        )
+
+
+def _decode(source: Source, size: int, file: Path | None) -> dict[int, str]:
+    """Decode all images, into the array in ``file`` if given; return why some could not be."""
     count = len(source.names)
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    loader: DataLoader[tuple[dict[int, str], str]] = DataLoader(
+        _Chunks(source, size, file),
+        batch_size=None,
+        sampler=chunks,
+        # processes: threads would wait for each other's Python between the files
+        num_workers=min(os.cpu_count() or 1, len(chunks)) if len(chunks) > 1 else 0,
+        generator=torch.Generator(),
+    )
     corrupt: dict[int, str] = {}
-    try:  # threads: decoding and scaling let go of the interpreter lock
-        with ThreadPoolExecutor() as pool:
-            for faults in pool.map(fill, chunks):
-                corrupt |= faults
-    except OSError as error:  # not the image's fault, and perhaps not lasting: keep nothing
-        raise ValueError(
-            f"data is {source.data!r}, of which {error.filename} cannot be read "
-            f"({error.strerror}): let this user read it, or take it away"
-        ) from error
+    for faults, unreadable in loader:
+        if unreadable:  # not the image's fault, and perhaps not lasting: keep nothing
+            raise ValueError(
+                f"data is {source.data!r}, of which {unreadable}: let this user read it, or take "
+                "it away"
+            )
+        corrupt |= faults
     return corrupt
 
 

@@ -53,8 +53,8 @@ def test_those_who_come_together_decode_once(source: Source, cache: DiskCache, d
 def test_a_build_that_was_cut_short_is_done_again(
     source: Source, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
 ):
-    def cut_short(_source: object, _size: int, images: np.ndarray):
-        images[:] = 7
+    def cut_short(_source: object, _size: int, file: Path):
+        np.load(file, mmap_mode="r+")[:] = 7
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
