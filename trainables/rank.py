@@ -4,7 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class TrialSpec:
     cache_dir: str
     cache_bytes: int = 20 * 10**9
     log_dir: str | None = None
+    log_skip: list[str] = field(default_factory=list)
+    log_share: float = 0.02
     final: bool = False
 
 

@@ -28,21 +28,40 @@ Address = Annotated[
     str | None, typer.Option(help="of a Ray cluster; without it, one starts for the run")
 ]
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="print what it came to, and warnings, alone")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")]
+
 
 @app.command()
-def run(file: File = "", *, data: Data = None, set_: Set = None, address: Address = None) -> None:
+def run(
+    file: File = "",
+    *,
+    data: Data = None,
+    set_: Set = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Search, fine-tune, and leave the best model. With no FILE: the quickstart."""
     from tuner.commands.run import run as command
 
-    command(file, data, set_ or [], address)
+    command(file, data, set_ or [], address, quiet=quiet, as_json=as_json)
 
 
 @app.command()
-def resume(run: Run, *, set_: Set = None, address: Address = None) -> None:
+def resume(
+    run: Run,
+    *,
+    set_: Set = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Go on with an interrupted run from its journal."""
     from tuner.commands.resume import resume as command
 
-    command(run, set_ or [], address)
+    command(run, set_ or [], address, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -101,6 +120,44 @@ def best(run: Run) -> None:
     from tuner.commands.best import best as command
 
     command(run)
+
+
+@app.command()
+def report(
+    runs: Runs,
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="the file; report.html in the run's folder without it")
+    ] = None,
+) -> None:
+    """Write one page, to be opened offline, of a run, or of several to compare."""
+    from tuner.commands.report import report as command
+
+    command(runs, output)
+
+
+@app.command()
+def tensorboard(
+    runs: Runs,
+    *,
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 6006,
+) -> None:
+    """Open TensorBoard on runs, until Ctrl-C."""
+    from tuner.commands.tensorboard import tensorboard as command
+
+    command(runs, port)
+
+
+@app.command()
+def ui(
+    runs: Runs,
+    *,
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 8080,
+) -> None:
+    """Open optuna-dashboard on runs, until Ctrl-C (extra: ui)."""
+    from tuner.commands.ui import ui as command
+
+    command(runs, port)
 
 
 @app.command()

@@ -122,6 +122,28 @@ class Cache(BaseModel):
     )
 
 
+class Logging(BaseModel):
+    """What is written of each trial beside its metrics."""
+
+    model_config = Frozen
+
+    skip: list[str] = Field(
+        default_factory=list,
+        description="what TensorBoard does not get: scalars, hparams, and what the Task names in "
+        "its logs, such as histograms",
+    )
+    max_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="the most of a trial's time that its first rank spends on logging: what takes "
+        "long skips epochs; 0: nothing but scalars and hparams; 1: everything, every epoch",
+    )
+    wandb_project: str | None = Field(
+        None, description="of Weights & Biases, where each trial becomes a run; null: none"
+    )
+
+
 class Experiment(BaseModel):
     """What to tune, over what, how, and on what."""
 
@@ -147,6 +169,7 @@ class Experiment(BaseModel):
     stop: Stop = Field(default_factory=Stop)
     storage: str = Field("./runs", description="the folder that holds the run folders")
     cache: Cache = Field(default_factory=Cache)
+    logging: Logging = Field(default_factory=Logging)
     final: Final | None = Field(
         None,
         description="train the best configuration afresh once the search has ended, for best/; "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuner.callbacks.console import Progress
+from tuner.callbacks.console import Display, Progress
 from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
@@ -65,6 +65,7 @@ def start_run(
     address: str | None = None,
     folder: Path | None = None,
     test: bool = True,
+    display: Display = Display.TABLE,
 ) -> Summary:
     """Run an experiment from the beginning.
 
@@ -73,6 +74,7 @@ def start_run(
         address: of a Ray cluster; None uses ``RAY_ADDRESS`` or starts one for the run.
         folder: where the experiment file lies, for what it names by relative path.
         test: whether the best model is scored on test data, where there are any.
+        display: how it is shown as it goes.
 
     Raises:
         UserError: the experiment cannot run, or every trial failed.
@@ -98,11 +100,16 @@ def start_run(
             folder=folder,
             earlier=earlier,
             test=test,
+            display=display,
         )
 
 
 def resume_run(
-    run: str | Path, *, address: str | None = None, overrides: dict[str, Any] | None = None
+    run: str | Path,
+    *,
+    address: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    display: Display = Display.TABLE,
 ) -> Summary:
     """Go on with a run that was interrupted, from its journal.
 
@@ -111,6 +118,7 @@ def resume_run(
         address: as for :func:`start_run`.
         overrides: dotted path -> value, below ``resources``, ``stop`` and ``final``. The rest is
             what the journal's results and decisions rest on.
+        display: how it is shown as it goes.
 
     Raises:
         UserError: ``run`` is no run folder, or its experiment cannot run here.
@@ -137,6 +145,7 @@ def resume_run(
             address=address,
             folder=source,
             go_on=bool(changed - {"final"}),
+            display=display,
         )
 
 
@@ -151,6 +160,7 @@ def _run(
     earlier: Earlier | None = None,
     go_on: bool = False,
     test: bool = True,
+    display: Display = Display.TABLE,
 ) -> Summary:
     with ExitStack() as stack:
         search = build_search(
@@ -166,7 +176,7 @@ def _run(
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
-        run = _Run(experiment, trainable, search, terminal, searched, test)
+        run = _Run(experiment, trainable, search, terminal, searched, test, display)
         if searched:
             search.finish()
             if not run.has_more:
@@ -194,6 +204,7 @@ class _Run:
     """The search was over before."""
     test: bool
     """Score the best model on test data, where there are any."""
+    display: Display = Display.TABLE
     slots: int = 0
     actors: int = 0
     bundles: list[dict[str, float]] = field(init=False)
@@ -277,22 +288,34 @@ class _Run:
         **facts: Any,
     ) -> Any:
         """Run a search to its end, in the folder of ``place``; returns what tied it to Tune."""
-        from tuner.callbacks.tensorboard import TensorBoard
         from tuner.search.tune_adapters import TuneBridge
 
         bridge = TuneBridge(search, self.bundles, slots, make_config, time_budget)
         search.open_session(slots=slots, **facts)
-        with (
-            TensorBoard(place.folder) as tensorboard,
-            Progress(search, self.terminal, slots) as progress,
-            _interruptible(),  # Tune leaves a handler of its own behind
-        ):
-            search.subscribe(tensorboard)
-            search.subscribe(progress)
+        with ExitStack() as stack:
+            for observer in self._observers(place, search, slots):
+                search.subscribe(stack.enter_context(observer))
+            stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
             fit_with_tune(place, self.trainable, bridge)
         if not search.finished and not bridge.problem:
             raise self.interrupted()
         return bridge
+
+    def _observers(self, place: Experiment, search: Search, slots: int) -> list[Any]:
+        """Who is told of every event: contexts that are called with it."""
+        from tuner.callbacks.metrics import RayMetrics
+        from tuner.callbacks.tensorboard import TensorBoard
+
+        observers: list[Any] = [
+            TensorBoard(place.folder, place.logging.skip),
+            RayMetrics(self.experiment.name, search, slots),
+            Progress(search, self.terminal, slots, self.display),
+        ]
+        if place.logging.wandb_project:
+            from tuner.callbacks.wandb import WeightsAndBiases
+
+            observers.append(WeightsAndBiases(place))
+        return observers
 
     def finish(self) -> Summary:
         """Write the results and score the best model; refuse where there are none."""
@@ -350,6 +373,8 @@ class _Run:
             "cache_dir": str(Path(self.experiment.cache.dir).expanduser()),
             "cache_bytes": int(self.experiment.cache.max_gb * 1e9),
             "log_dir": str(self.experiment.folder / f"trial_{trial.number:04d}"),
+            "log_skip": list(self.experiment.logging.skip),
+            "log_share": self.experiment.logging.max_share,
         }
         return {"spec": {**spec, **changes}}
 

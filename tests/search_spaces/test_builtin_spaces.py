@@ -56,7 +56,7 @@ def test_the_comment_states_the_size_of_the_grid(name: str):
 
 def test_quickstart_starts_with_what_is_known_to_work():
     assert default_configuration(load_space("quickstart")) == {
-        "freeze": 5,
+        "freeze": 6,
         "label_smoothing": 0.0,
         "learning_rate": 1e-3,
     }

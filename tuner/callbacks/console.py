@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -13,6 +14,18 @@ from rich.text import Text
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status, Trial
 
+
+class Display(StrEnum):
+    """How a run is shown as it goes."""
+
+    TABLE = "table"
+    """A live table in a terminal, one line a change elsewhere."""
+    QUIET = "quiet"
+    """Warnings alone."""
+    JSON = "json"
+    """A JSON object a line, for programs."""
+
+
 ROWS = 8
 """Trials that the table shows."""
 SECONDS_BETWEEN_LINES = 2.0
@@ -22,9 +35,11 @@ SECONDS_BETWEEN_LINES = 2.0
 class Progress:
     """Shows a search as it goes. Use it as a context, and subscribe it to the search."""
 
-    def __init__(self, search: Search, terminal: TextIO, slots: int) -> None:
+    def __init__(
+        self, search: Search, terminal: TextIO, slots: int, display: Display = Display.TABLE
+    ) -> None:
         self.console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
-        self._search, self._slots = search, slots
+        self._search, self._slots, self._display = search, slots, display
         self._live: Live | None = None
         self._last_line = 0.0
         self._warned: set[int] = set()

@@ -1,6 +1,6 @@
 """Scalars and hyperparameters of every trial, through tensorboardX."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,14 +14,14 @@ from tuner.search.search import Event, Search
 class TensorBoard:
     """Event files in ``<run>/trial_NNNN/``, a new one each time a trial goes on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, skip: Collection[str] = ()) -> None:
+        self._folder, self._skip = folder, skip
         self._writers: dict[int, Any] = {}
 
     def __call__(self, event: Event, search: Search) -> None:
         """Write what a result brings; close the file where a trial leaves its slot."""
         number = event.get("trial", -1)
-        if event["event"] == "result":
+        if event["event"] == "result" and "scalars" not in self._skip:
             self._log(number, event, search)
         if event["event"] in ("close", "fail") or event.get("verdict") == "pause":
             self._close(number)
@@ -46,7 +46,7 @@ class TensorBoard:
             suffix = f".epoch{event['epoch']}"  # the name has only the second it was opened in
             writer = SummaryWriter(str(folder), filename_suffix=suffix)
             self._writers[number] = writer
-            if len(trial.results) == 1:
+            if len(trial.results) == 1 and "hparams" not in self._skip:
                 _add_hparams(writer, trial.config, event["metrics"])
         for name, value in event["metrics"].items():
             writer.add_scalar(name, value, event["epoch"], walltime=event["time"])

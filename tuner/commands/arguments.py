@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.callbacks.console import Display
 from tuner.errors import UserError
 from tuner.experiment import Experiment, load_experiment, parse_override
 
@@ -41,3 +42,15 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
     """
     return dict(parse_override(text) for text in overrides)
+
+
+def read_display(*, quiet: bool, as_json: bool) -> Display:
+    """How --quiet and --json want a run shown.
+
+    Raises:
+        UserError: both are given.
+
+    """
+    if quiet and as_json:
+        raise UserError("--quiet and --json cannot both hold: leave one out")
+    return Display.QUIET if quiet else Display.JSON if as_json else Display.TABLE

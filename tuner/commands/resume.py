@@ -1,11 +1,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.commands.arguments import read_overrides
+from tuner.commands.arguments import read_display, read_overrides
 from tuner.commands.summary import print_summary
 from tuner.run import resume_run
 
 
-def resume(run: Path, overrides: Sequence[str], address: str | None) -> None:
+def resume(
+    run: Path, overrides: Sequence[str], address: str | None, *, quiet: bool, as_json: bool
+) -> None:
     """Go on with a run, and print what it came to."""
-    print_summary(resume_run(run, address=address, overrides=read_overrides(overrides)))
+    display = read_display(quiet=quiet, as_json=as_json)
+    values = read_overrides(overrides)
+    print_summary(resume_run(run, address=address, overrides=values, display=display))

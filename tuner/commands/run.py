@@ -1,11 +1,20 @@
 from collections.abc import Sequence
 
-from tuner.commands.arguments import read_experiment
+from tuner.commands.arguments import read_display, read_experiment
 from tuner.commands.summary import print_summary
 from tuner.run import start_run
 
 
-def run(file: str, data: str | None, overrides: Sequence[str], address: str | None) -> None:
+def run(
+    file: str,
+    data: str | None,
+    overrides: Sequence[str],
+    address: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Run an experiment from the beginning, and print what it came to."""
     experiment, folder = read_experiment(file, data, overrides)
-    print_summary(start_run(experiment, address=address, folder=folder))
+    display = read_display(quiet=quiet, as_json=as_json)
+    print_summary(start_run(experiment, address=address, folder=folder, display=display))
