@@ -13,6 +13,7 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from trainables.checkpoint import load_state, save_state
+from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
 from trainables.process_group import abort_group, open_store
 from trainables.rank import Failure, MemoryNotFreedError, Outcome, Rank, TrialSpec
@@ -264,12 +265,19 @@ def _smaller_micro_batch(failure: Failure | None) -> int:
 
 
 def _merged(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rank 0's metrics; of memory, the most that a rank has."""
-    return metrics[0] | {
+    """Rank 0's metrics; of memory, the most that a rank has; of GPUs, each rank's own."""
+    memory = {
         name: max(of_rank[name] for of_rank in metrics)
         for name in metrics[0]
         if name in MEMORY_METRICS
     }
+    gpus = {
+        name: value
+        for of_rank in metrics
+        for name, value in of_rank.items()
+        if name.startswith(GPU_PREFIX)
+    }
+    return metrics[0] | memory | gpus
 
 
 def _outcome(future: "Future[Outcome]") -> Outcome | RayError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainables.gpu_monitor import GpuMonitor, gpu_uuid
 from trainables.memory import NOTHING_FITS, MemoryWatch, is_out_of_memory
 from trainables.process_group import abort_group, is_group_error, join_group, join_store
 from trainables.task import Context, Task
@@ -149,7 +150,8 @@ class Rank:
         assert self._task is not None
         assert self._context is not None
         self._context.start_epoch(epoch)
-        metrics = {**self._task.train_epoch(), **self._task.evaluate()}
+        with GpuMonitor(gpu_uuid(self.device)) as gpu:
+            metrics = {**self._task.train_epoch(), **self._task.evaluate()}
         if self._context.used_micro_batch is not None:
             metrics["micro_batch"] = self._context.used_micro_batch
             metrics["oom_recoveries"] = self._context.oom_recoveries
@@ -158,7 +160,7 @@ class Rank:
             self._memory.start_series()
             self._context.rearranged = False
         numbers = {name: _number(name, value) for name, value in metrics.items()}
-        return {**numbers, **self._memory.epoch()}
+        return {**numbers, **self._memory.epoch(), **gpu.figures(self.rank)}
 
     def test(self) -> dict[str, float]:
         """Score the Task on data kept for the end. Returns the metrics, as numbers."""
