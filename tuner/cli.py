@@ -29,7 +29,14 @@ Address = Annotated[
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="print what it came to, and warnings, alone")]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="one JSON object a line, for programs: run, cluster, what happens to trials, warning, "
+        "and at last summary or error (tuner/callbacks/json_lines.py has their fields)",
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")]
 
 

@@ -16,12 +16,9 @@ from tuner.errors import InterruptedRunError
 from tuner.experiment import Experiment, Final, Stop
 from tuner.output import captured
 from tuner.run import Summary, start_run
-from tuner.search import build_rule
-from tuner.search.journal import JOURNAL, NoJournal, read_journal
-from tuner.search.samplers.blank import BlankSampler
-from tuner.search.search import Search
+from tuner.search.journal import JOURNAL, read_journal
 from tuner.search.settings import SearchSettings
-from tuner.search.simulation import simulate
+from tuner.search.simulation import blank_search, simulate
 
 SIMULATIONS = 20
 PROBE_EPOCHS = 2
@@ -86,18 +83,8 @@ def _longer(amount: Amount, epochs: int, costs: Costs) -> Amount:
 def _simulate(
     settings: SearchSettings, num_trials: int, costs: Costs, quality: Callable[[int], Any]
 ) -> Amount:
-    search = Search(
-        BlankSampler(),
-        build_rule(settings, num_trials),
-        NoJournal(),
-        num_trials=num_trials,
-        max_epochs=settings.max_epochs,
-        metric="quality",
-        mode="max",
-        default=None if settings.algorithm == "grid" else {"trial": 0},
-    )
     took = simulate(
-        search,
+        blank_search(settings, num_trials),
         lambda config, _: float(quality(config["trial"])),
         slots=costs.slots,
         epoch_seconds=costs.epoch_seconds,

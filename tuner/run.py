@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tuner.callbacks.console import Display, Progress
+from tuner.callbacks.console import Console, Display
+from tuner.callbacks.text import shown
 from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
@@ -176,14 +177,15 @@ def _run(
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
-        run = _Run(experiment, trainable, search, terminal, searched, test, display)
+        console = Console(terminal, display)
+        run = _Run(experiment, trainable, search, console, searched, test)
+        run.introduce()
         if searched:
             search.finish()
             if not run.has_more:
                 return run.finish()
-        run.say(f"run {experiment.folder} (log: {LOG})")
         for line in overridden(experiment, space):
-            run.say(f"note: {line}")
+            console.warn(line)
         try:
             dashboard = stack.enter_context(cluster(address, folder))
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
@@ -199,12 +201,11 @@ class _Run:
     experiment: Experiment
     trainable: Trainable
     search: Search
-    terminal: TextIO
+    console: Console
     searched: bool
     """The search was over before."""
     test: bool
     """Score the best model on test data, where there are any."""
-    display: Display = Display.TABLE
     slots: int = 0
     actors: int = 0
     bundles: list[dict[str, float]] = field(init=False)
@@ -212,8 +213,21 @@ class _Run:
     def __post_init__(self) -> None:
         self.bundles = self.experiment.resources.bundles()
 
-    def say(self, text: str) -> None:
-        print(text, file=self.terminal, flush=True)
+    def introduce(self) -> None:
+        """Say what is run, and where."""
+        folder, search = self.experiment.folder, self.experiment.search
+        self.console.say(
+            f"run {shown(folder)} (log: {shown(folder / LOG)})",
+            "run",
+            name=self.experiment.name,
+            folder=str(folder),
+            log=str(folder / LOG),
+            algorithm=search.algorithm,
+            metric=search.metric,
+            mode=search.mode,
+            trials=self.search.num_trials,
+            max_epochs=search.max_epochs,
+        )
 
     # -- what there is ----------------------------------------------------------------------------
 
@@ -252,8 +266,8 @@ class _Run:
     def fit(self, dashboard: str | None) -> Summary:
         """Run the search under Ray Tune to its end, and what follows it."""
         slots = count_slots(self.bundles, self.experiment.resources.max_concurrent_trials)
-        if dashboard:
-            self.say(f"dashboard: http://{dashboard}")
+        url = f"http://{dashboard}" if dashboard else None
+        self.console.say(f"dashboard: {url or 'none'}", "cluster", dashboard=url, slots=slots)
         if not self.searched:
             self.run_search(slots)
         if self._to_be_fitted:
@@ -272,7 +286,7 @@ class _Run:
         run = self.experiment.folder
         fit = wanted_fit(self.experiment, self.search)
         assert fit is not None
-        self.say(f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}")
+        self.console.say(f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}")
         place = self.experiment.model_copy(update={"name": FINAL, "storage": str(run)})
         with open_final(run, self.search, fit) as final:
             config = self.trial_config(final.of, **final.spec)
@@ -309,13 +323,20 @@ class _Run:
         observers: list[Any] = [
             TensorBoard(place.folder, place.logging.skip),
             RayMetrics(self.experiment.name, search, slots),
-            Progress(search, self.terminal, slots, self.display),
+            *self._watch(place, search, slots),
         ]
         if place.logging.wandb_project:
             from tuner.callbacks.wandb import WeightsAndBiases
 
             observers.append(WeightsAndBiases(place))
         return observers
+
+    def _watch(self, place: Experiment, search: Search, slots: int) -> list[Any]:
+        """Who shows the search, or the final fit, to the user."""
+        if place is not self.experiment:
+            return self.console.watch(search, place.search, slots, phase=FINAL)
+        budget = self.experiment.stop.time_budget
+        return self.console.watch(search, place.search, slots, time_budget=budget)
 
     def finish(self) -> Summary:
         """Write the results and score the best model; refuse where there are none."""
@@ -335,7 +356,7 @@ class _Run:
         """Ask the best model, which ``folder`` holds, for its score on test data."""
         best = self.best
         assert best is not None
-        self.say("scoring the best model on test data")
+        self.console.say("scoring the best model on test data")
         changes = best.final.spec if best.final else {}
         spec = self.trial_config(best.trial, **{**changes, "log_dir": None})["spec"]
         score = score_best(self.experiment.folder, best, self.experiment.resources, spec)
@@ -353,7 +374,7 @@ class _Run:
     def interrupted(self) -> InterruptedRunError:
         """Write what there is; the error says how to go on."""
         self.write()
-        command = shlex.join(["python", "-m", "tuner", "resume", _shown(self.experiment.folder)])
+        command = shlex.join(["python", "-m", "tuner", "resume", shown(self.experiment.folder)])
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         return InterruptedRunError(
             f"interrupted after {epochs} epochs; the state is saved. Go on with: {command}"
@@ -426,8 +447,8 @@ def _create_folder(experiment: Experiment) -> None:
     folder = experiment.folder
     if (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size:
         raise UserError(
-            f"name is {experiment.name!r}: {_shown(folder)} exists already; go on with "
-            f"python -m tuner resume {shlex.quote(_shown(folder))}, take another name: "
+            f"name is {experiment.name!r}: {shown(folder)} exists already; go on with "
+            f"python -m tuner resume {shlex.quote(shown(folder))}, take another name: "
             "--set name=..., or remove it"
         )
     try:
@@ -461,11 +482,3 @@ def _interruptible() -> Iterator[None]:
 def _trial_seed(seed: int, number: int) -> int:
     """Seeds that have nothing in common, the same in every session."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
-
-
-def _shown(path: Path) -> str:
-    """A path as the user would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -2,7 +2,7 @@ import math
 from collections.abc import Sequence
 
 from search_spaces import grid_size
-from tuner.callbacks.console import duration
+from tuner.callbacks.text import duration
 from tuner.commands.arguments import read_experiment
 from tuner.commands.table import print_table
 from tuner.errors import UserError

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.commands.arguments import read_display, read_overrides
-from tuner.commands.summary import print_summary
+from tuner.commands.summary import errors_told, print_summary
 from tuner.run import resume_run
 
 
@@ -11,5 +11,7 @@ def resume(
 ) -> None:
     """Go on with a run, and print what it came to."""
     display = read_display(quiet=quiet, as_json=as_json)
-    values = read_overrides(overrides)
-    print_summary(resume_run(run, address=address, overrides=values, display=display))
+    with errors_told(display):
+        values = read_overrides(overrides)
+        summary = resume_run(run, address=address, overrides=values, display=display)
+        print_summary(summary, display)

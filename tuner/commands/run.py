@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from tuner.commands.arguments import read_display, read_experiment
-from tuner.commands.summary import print_summary
+from tuner.commands.summary import errors_told, print_summary
 from tuner.run import start_run
 
 
@@ -15,6 +15,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Run an experiment from the beginning, and print what it came to."""
-    experiment, folder = read_experiment(file, data, overrides)
     display = read_display(quiet=quiet, as_json=as_json)
-    print_summary(start_run(experiment, address=address, folder=folder, display=display))
+    with errors_told(display):
+        experiment, folder = read_experiment(file, data, overrides)
+        summary = start_run(experiment, address=address, folder=folder, display=display)
+        print_summary(summary, display)

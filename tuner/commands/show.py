@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuner.callbacks.console import describe
+from tuner.callbacks.text import describe
 from tuner.commands.summary import print_summary
 from tuner.commands.table import print_table
 from tuner.history import History, read_history

@@ -1,57 +1,167 @@
-"""What a run came to, for the terminal."""
+"""What a run came to: for people, in a terminal or not, and for programs."""
 
+import shlex
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
-from tuner.callbacks.console import describe, duration, growth_warning
+from tuner.callbacks.console import Display
+from tuner.callbacks.json_lines import write_object
+from tuner.callbacks.text import brief, describe, duration, figure, growth_warning, shown
+from tuner.errors import UserError
 from tuner.final import FinalFit, read_final
+from tuner.history import State
 from tuner.results import choose_best
 from tuner.run import Summary
 from tuner.scoring import Score, read_score
 from tuner.search.search import Search
-from tuner.search.trial import Status
+from tuner.search.trial import Status, Trial
+
+Fact = tuple[str, str]
+"""A label, and what there is to say."""
 
 
-def print_summary(summary: Summary) -> None:
+@contextmanager
+def errors_told(display: Display) -> Iterator[None]:
+    """Have programs hear of an error that ends the command, beside the line for people."""
+    try:
+        yield
+    except UserError as error:
+        if display is Display.JSON:
+            record = {"event": "error", "message": str(error), "exit_code": error.exit_code}
+            write_object(record, sys.stdout)
+        raise
+
+
+def print_summary(summary: Summary, display: Display = Display.TABLE) -> None:
     """Print the best configuration, the counts, and where things lie."""
-    console = Console(highlight=False, soft_wrap=True)
-    search = summary.search
+    if display is Display.JSON:
+        write_object(summary_record(summary), sys.stdout)
+        return
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    counts, facts = _counts(summary.search), list(_facts(summary))
+    if console.is_terminal:
+        console.print(_columns([("run", counts), *facts]))
+        return
+    for line in (counts, *map(": ".join, facts)):
+        console.print(Text(line))
+
+
+def summary_record(summary: Summary) -> dict[str, Any]:
+    """The last object of a run's JSON lines."""
+    search, best = summary.search, summary.search.best
+    final = read_final(summary.folder, search)
+    model = choose_best(search, final)
+    score = read_score(summary.folder, model) if model else None
+    default = next((trial for trial in search.trials if trial.origin == "default"), None)
+    return {
+        "event": "summary",
+        "state": str(State.ENDED_EARLY if search.halted else State.FINISHED),
+        "halted": search.halted,
+        "folder": str(summary.folder),
+        "model": str(summary.best) if summary.best else None,
+        "metric": search.metric,
+        "best": _result(best, search),
+        "default": _result(default, search),
+        "final": _result(final.result, search) if final else None,
+        "test": dict(score.metrics) if score and not score.error else None,
+        "trials": Counter(str(trial.status) for trial in search.trials),
+        "epochs": search.epochs_done,
+        "promotions": search.promotions,
+        "seconds": round(search.seconds, 3),
+        "failures": [
+            {"trial": trial.number, "type": trial.error["type"], "message": trial.error["message"]}
+            for trial in search.trials
+            if trial.status is Status.FAILED and trial.error
+        ],
+    }
+
+
+def _result(trial: Trial | None, search: Search) -> dict[str, Any] | None:
+    """A trial at its best; None: there is none, or it has no result."""
+    if trial is None or not trial.best_epoch:
+        return None
+    return {
+        "trial": trial.number,
+        "epoch": trial.best_epoch,
+        "value": search.value(trial.best_loss),
+        "config": trial.config,
+    }
+
+
+def _columns(facts: list[Fact]) -> Table:
+    """Labels beside what they label, which goes on below itself where it is long."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for label, text in facts:
+        table.add_row(Text(label), Text(text))
+    return table
+
+
+def _counts(search: Search) -> str:
     states = Counter(str(trial.status) for trial in search.trials)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    console.print(
+    return (
         f"{len(search.trials)} trials ({counts}), {search.epochs_done} epochs, "
         f"{search.promotions} promotions in {duration(search.seconds)}"
     )
+
+
+def _facts(summary: Summary) -> Iterator[Fact]:
+    """What there is to say, in the order of it: how it went, what was found, where it lies."""
+    search = summary.search
     if search.halted:
-        console.print(f"ended early: {escape(search.halted)}")
+        yield "ended early", search.halted
     if search.replacements:
-        console.print(f"processes replaced because memory had not come back: {search.replacements}")
+        replaced = f"{search.replacements} processes replaced: that of earlier trials was not freed"
+        yield "memory", replaced
     for warning in filter(None, map(growth_warning, search.trials)):
-        console.print(escape(warning))
+        yield "warning", warning
     if summary.slots:
-        console.print(f"trial actors started: {summary.actors}, slots: {summary.slots}")
-    _print_model(console, summary)
-    _print_warm_start(console, summary)
-    _print_failures(console, summary)
-    if best := search.best:
-        console.print(
-            f"best {search.metric}: {search.value(best.best_loss):.4f}, trial {best.number} "
-            f"epoch {best.best_epoch}: {escape(describe(best.config))}"
-        )
-        console.print(f"default configuration: {escape(against_default(search))}")
+        yield "trial actors started", f"{summary.actors}, slots: {summary.slots}"
+    yield from _of_sampler(search)
+    yield from _of_warm_start(search)
+    yield from _of_results(summary)
+    yield from _of_places(summary)
+
+
+def _of_results(summary: Summary) -> Iterator[Fact]:
+    search, best = summary.search, summary.search.best
+    if best:
+        where = f"trial {best.number} epoch {best.best_epoch}"
+        value = figure(search.value(best.best_loss))
+        yield f"best {search.metric}", f"{value}, {where}: {describe(best.config)}"
+        yield "default configuration", against_default(search)
     final = read_final(summary.folder, search)
     if final:
-        console.print(escape(_of_final(final)))
-    best_model = choose_best(search, final)
-    score = read_score(summary.folder, best_model) if best_model else None
+        yield "final fit", _of_final(final)
+    model = choose_best(search, final)
+    score = read_score(summary.folder, model) if model else None
     if score and (score.metrics or score.error):
-        console.print(escape(_of_score(score)))
+        yield "test", _of_score(score)
+
+
+def _of_places(summary: Summary) -> Iterator[Fact]:
+    """Where things lie, and how to see more."""
+    folder = summary.folder
+    run = shlex.quote(shown(folder))
+    failed = [t for t in summary.search.trials if t.status is Status.FAILED and t.error]
+    if failed and failed[0].error:
+        first = f"the first (trial {failed[0].number}) with {brief(failed[0].error)}"
+        yield "failed", f"{len(failed)}, {first}; more: python -m tuner show {run} --failures"
     if summary.best:
-        console.print(f"best model: {escape(str(summary.best))}")
+        yield "best model", shown(summary.best)
+    tables = [folder / name for name in ("trials.csv", "report.html")]
+    if found := [shown(path) for path in tables if path.exists()]:
+        yield "all trials", ", ".join(found)
+    yield "curves", f"python -m tuner tensorboard {run}"
 
 
 def against_default(search: Search) -> str:
@@ -61,57 +171,54 @@ def against_default(search: Search) -> str:
         return "was not tried"
     if not baseline.best_epoch or search.best is None:
         return "has no result"
-    reached = f"{search.value(baseline.best_loss):.4f} (epoch {baseline.best_epoch})"
+    reached = f"{figure(search.value(baseline.best_loss))} (epoch {baseline.best_epoch})"
     if baseline.epoch < search.max_epochs and baseline.status is not Status.COMPLETED:
         reached += f", {baseline.status} after {baseline.epoch} of {search.max_epochs} epochs"
     if search.best is baseline:
         return f"{reached}; nothing was better"
-    return f"{reached}; the best is {baseline.best_loss - search.best.best_loss:.4f} ahead of it"
+    return (
+        f"{reached}; the best is {figure(baseline.best_loss - search.best.best_loss)} ahead of it"
+    )
 
 
 def _of_final(final: FinalFit) -> str:
     """What became of the fit that followed the search."""
     fit, search = final.fit, final.search
-    text = f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}"
+    text = f"trial {fit.trial}, {fit.epochs} epochs on {fit.data}"
     if error := final.error:
-        return f"{text}: failed with {_brief(error)}; the best model is the search's own"
+        return f"{text}: failed with {brief(error)}; the best model is the search's own"
     if final.result is None:
         return f"{text}: {search.epochs_done} epochs done"
-    reached = f"{text}: {search.metric} {search.value(final.result.loss):.4f}"
+    reached = f"{text}: {search.metric} {figure(search.value(final.result.loss))}"
     if fit.data != "train":
         reached += ", no estimate: it trained on that data"
     if final.result.loss > final.of.best_loss:
-        reached += f"; behind the search's own best, {search.value(final.of.best_loss):.4f}"
+        reached += f"; behind the search's own best, {figure(search.value(final.of.best_loss))}"
     return reached
 
 
 def _of_score(score: Score) -> str:
     """What the best model's score on test data is, or why there is none."""
     if score.error:
-        return f"test: failed with {_brief(score.error)}"
-    return "test: " + ", ".join(f"{name} {value:.4g}" for name, value in score.metrics.items())
+        return f"failed with {brief(score.error)}"
+    return ", ".join(f"{name} {value:.4g}" for name, value in score.metrics.items())
 
 
-def _brief(error: Mapping[str, Any]) -> str:
-    return f"{error['type']}: {str(error['message']).splitlines()[0]}"
-
-
-def _print_warm_start(console: Console, summary: Summary) -> None:
+def _of_warm_start(search: Search) -> Iterator[Fact]:
     """What was taken over from earlier runs, and what was not."""
-    event = summary.search.warm_start
+    event = search.warm_start
     if event is None:
         return
-    line = f"warm start: {len(event['results'])} results of {', '.join(event['runs'])}"
+    line = f"{len(event['results'])} results of {', '.join(event['runs'])}"
     if event["dropped"]:
         line += f"; not in this space, so dropped: {', '.join(event['dropped'])}"
     if event["outside"]:
         line += f"; {event['outside']} configurations outside of it, so left out"
-    console.print(escape(line))
+    yield "warm start", line
 
 
-def _print_model(console: Console, summary: Summary) -> None:
+def _of_sampler(search: Search) -> Iterator[Fact]:
     """What the model did and was told, where the search has one."""
-    search = summary.search
     if not getattr(search.sampler, "learns", False):
         return
     picks = sum(trial.origin == "model" for trial in search.trials)
@@ -120,15 +227,4 @@ def _print_model(console: Console, summary: Summary) -> None:
         f"{search.sampler.told[budget]} of {count} at epoch {budget}"
         for budget, count in sorted(search.reached.items())
     )
-    console.print(f"model: {picks} picks; told {told}; {swallowed} exceptions swallowed")
-
-
-def _print_failures(console: Console, summary: Summary) -> None:
-    failed = [t for t in summary.search.trials if t.status is Status.FAILED and t.error]
-    if failed:
-        first = failed[0].error
-        assert first is not None
-        console.print(
-            f"{len(failed)} failed, the first (trial {failed[0].number}) with "
-            f"{escape(_brief(first))}"
-        )
+    yield "model", f"{picks} picks; told {told}; {swallowed} exceptions swallowed"

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
+from tuner.search import build_rule
+from tuner.search.journal import NoJournal
+from tuner.search.samplers.blank import BlankSampler
 from tuner.search.search import Search
+from tuner.search.settings import SearchSettings
 from tuner.search.trial import Decision, Trial
 
 Evaluate = Callable[[dict[str, Any], int], float]
@@ -20,6 +24,20 @@ class Simulated:
     seconds: float
     epochs: int
     decisions: int
+
+
+def blank_search(settings: SearchSettings, num_trials: int) -> Search:
+    """A search by the settings' rule; a trial's configuration is ``{"trial": its number}``."""
+    return Search(
+        BlankSampler(),
+        build_rule(settings, num_trials),
+        NoJournal(),
+        num_trials=num_trials,
+        max_epochs=settings.max_epochs,
+        metric="quality",
+        mode="max",
+        default=None if settings.algorithm == "grid" else {"trial": 0},
+    )
 
 
 def simulate(

@@ -1,0 +1,139 @@
+"""What a user reads in a pipe, with --quiet, and what a program reads with --json."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+
+from tests.tuner.callbacks.searches import Stepwise, search_of, settings_of
+from tuner.callbacks.console import Console, Display
+from tuner.callbacks.json_lines import EVENTS
+from tuner.callbacks.lines import Lines
+from tuner.callbacks.outlook import Outlook
+from tuner.search.search import Search
+
+
+def watched(display: Display, phase: str = "search") -> tuple[str, Search]:
+    """What is printed of a search of 50 trials that lives through all that can happen."""
+    settings, output = settings_of("random"), StringIO()
+    search = search_of(settings, max_faults=3)
+    console = Console(output, display)
+    console.say("run runs/toy", "run", folder="/runs/toy")
+    for observer in console.watch(search, settings, slots=4, phase=phase):
+        search.subscribe(observer)
+    run = Stepwise(search, message="\x1b[31mred\x1b[0m and \x07loud\nand long")
+    run.run(until=lambda search: search.epochs_done == 40)
+    lost, replaced = search.active[:2]
+    search.interrupt(lost.number, {"type": "RankLostError", "message": "rank 1 is gone\nwhy?"})
+    search.next_job()
+    search.replace(replaced.number, "memory is not freed")
+    search.next_job()
+    ended = search.active[0]
+    metrics = {"loss": 1.0, "tensor_growth": 12, "train_loss": float("nan")}
+    search.report(ended.number, ended.epoch + 1, metrics)
+    search.close(ended.number)
+    search.halt("enough")
+    run.run()
+    console.warn("W&B cannot be reached")
+    return output.getvalue(), search
+
+
+def test_in_a_pipe_there_is_a_line_a_change_without_control_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text, _ = watched(Display.TABLE)
+
+    lines = text.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == "run runs/toy"
+    assert lines[1].startswith("trial 0 started, to epoch 9: augmentation=")
+    assert "trial 3 failed: ValueError: red and loud" in lines
+    assert [line for line in lines if line.endswith("rank 1 is gone")]
+    assert [line for line in lines if line.startswith("warning: trial")]
+    assert lines[-1] == "warning: W&B cannot be reached"
+
+
+def test_quiet_prints_warnings_alone() -> None:
+    text, _ = watched(Display.QUIET)
+
+    first, second = text.splitlines()
+    assert first.startswith("warning: trial ")
+    assert " holds 12 more tensors after some epochs" in first
+    assert second == "warning: W&B cannot be reached"
+
+
+def test_json_has_every_event_a_line() -> None:
+    text, search = watched(Display.JSON)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    records = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    assert records[0].items() >= {"event": "run", "folder": "/runs/toy"}.items()
+    assert all(isinstance(record["time"], float) for record in records)
+    told = [record for record in records if "phase" in record]
+    assert {record["event"] for record in records} - set(EVENTS) == {"run", "warning"}
+    for record in told:
+        assert set(record) == {"event", "time", "phase", *EVENTS[record["event"]]}
+        assert record["phase"] == "search"
+    results = [record for record in told if record["event"] == "result"]
+    assert len(results) == search.epochs_done
+    assert [r["metrics"]["train_loss"] for r in results if "train_loss" in r["metrics"]] == [None]
+    assert {"halt", "interrupt", "restart", "replace", "fail"} <= {r["event"] for r in told}
+
+
+def test_every_kind_of_event_is_passed_on_or_left_out_on_purpose() -> None:
+    kinds = {name.removeprefix("_on_") for name in vars(Search) if name.startswith("_on_")}
+    verdicts, before, inner = {"pause", "advance"}, {"session", "warm_start"}, {"drop"}
+
+    assert set(EVENTS) == kinds - verdicts - before - inner
+
+
+def test_a_broken_pipe_does_not_end_the_run() -> None:
+    class Gone(StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(text)
+
+    for display in Display:
+        Console(Gone(), display).say("run runs/toy")
+        Console(Gone(), display).warn("it is late")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def said(seconds: float, **search_settings: Any) -> tuple[list[str], float]:
+    """Lines of a search with a result every so many seconds, and how long it took."""
+    settings, clock = settings_of("asha", **search_settings), Clock()
+    search, lines = search_of(settings), list[str]()
+    search.subscribe(Lines(lines.append, search, Outlook(search, settings, 4, clock=clock), clock))
+    run = Stepwise(search)
+    while run.step():
+        clock.now += seconds
+    return lines, clock.now
+
+
+def test_starts_and_ends_are_all_said_where_they_are_few() -> None:
+    lines, seconds = said(10.0, num_trials=20)
+
+    assert len([line for line in lines if " started, " in line]) == 20
+    assert len([line for line in lines if " failed: " in line]) == 3
+    results = [line for line in lines if ": loss " in line and "completed" not in line]
+    assert len(results) > 20
+    assert seconds / len(results) >= 5.0
+
+
+def test_a_flood_of_short_trials_is_told_in_few_lines() -> None:
+    lines, seconds = said(0.1, num_trials=1000)
+
+    assert seconds > 100
+    assert len(lines) <= 20 + seconds * (1 / 1.0 + 1 / 5.0) + 1
+    standing = [line for line in lines if "/1000 trials · " in line]
+    assert len(standing) >= seconds / 10
+    assert " epochs · best 0." in standing[-1]
