@@ -328,7 +328,8 @@ class _Run:
         if place.logging.wandb_project:
             from tuner.callbacks.wandb import WeightsAndBiases
 
-            observers.append(WeightsAndBiases(place))
+            group = self.experiment.name
+            observers.append(WeightsAndBiases(place, group, self.console.warn))
         return observers
 
     def _watch(self, place: Experiment, search: Search, slots: int) -> list[Any]:

@@ -120,7 +120,9 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
 
     """
     from search_spaces import SpaceError, default_configuration, load_space, sample
+    from tuner.callbacks.wandb import check_installed
 
+    check_installed(experiment.logging.wandb_project)
     add_to_path(folder)
     try:
         space = load_space(experiment.search_space, folder=folder, seed=experiment.search.seed)
