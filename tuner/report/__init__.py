@@ -1,0 +1,1 @@
+"""The page that shows a run, or compares several: one file, to be opened offline."""
