@@ -45,9 +45,14 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
     replaced because earlier trials have left memory behind in it.
     """
 
+    def __repr__(self) -> str:
+        """What the dashboard calls this process, from its start on: it serves many trials."""
+        return _title(self._slot, 0)
+
     def setup(self, config: dict[str, Any]) -> None:
         """Remember the trial; everything that can fail waits for the first step."""
         self._group: RankGroup | None = None
+        self._slot: int | None = getattr(self.trial_resources, "slot", None)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,7 +74,7 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
 
         """
         if self._group is None:
-            self._group = RankGroup(self.trial_resources.bundles)
+            self._group = RankGroup(self.trial_resources.bundles, self._slot)
         outcome, recoveries = self._run_epoch(self._group), 0
         while smaller := _smaller_micro_batch(outcome.failure):
             self._micro_batch_limit, self._built = smaller, False
@@ -125,6 +130,7 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
             self._group.shut_down()
 
     def _run_epoch(self, group: "RankGroup") -> Outcome:
+        group.doing = f"{self.trial_name} epoch {self.iteration + 1}"
         if not self._built:
             group.repair()
             state = ray.put(self._state) if self._state is not None else None
@@ -143,15 +149,18 @@ class RankGroup:
 
     Args:
         bundles: the trial's resource bundles, one a rank, as its placement group has them.
+        slot: the place among those that hold a trial, for the dashboard.
 
     """
 
-    def __init__(self, bundles: list[dict[str, float]]) -> None:
+    def __init__(self, bundles: list[dict[str, float]], slot: int | None = None) -> None:
+        self.doing = ""
+        """Trial and epoch: how the dashboard calls what the peers do."""
         self._size = len(bundles)
         self._first = Rank(0, self._size, **_rank_options(bundles[0]))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank0")
         self._peers = [
-            _peer_class(rank, bundle).remote(rank, self._size, **_rank_options(bundle))
+            _peer_class(rank, bundle).remote(slot, rank, self._size, **_rank_options(bundle))
             for rank, bundle in enumerate(bundles[1:], start=1)
         ]
         self._formed = False
@@ -206,7 +215,7 @@ class RankGroup:
 
     def _submit(self, method: str, *args: Any) -> dict[Future[Outcome], int]:
         pending: dict[Future[Outcome], int] = {
-            peer.call.remote(method, *args).future(): rank
+            peer.call.options(name=f"{self.doing} {method}").remote(method, *args).future(): rank
             for rank, peer in enumerate(self._peers, start=1)
         }
         here = [ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args]
@@ -253,10 +262,22 @@ class RankGroup:
 class Peer(Rank):
     """A rank in an actor of its own; ``abort`` reaches it while a call is under way."""
 
+    def __init__(self, slot: int | None, rank: int, world_size: int, **options: Any) -> None:
+        super().__init__(rank, world_size, **options)
+        self._slot = slot
+
+    def __repr__(self) -> str:
+        """What the dashboard calls this process."""
+        return _title(self._slot, self.rank)
+
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def abort(self) -> None:
         """Leave the process group, which fails the collective that a call may wait in."""
         abort_group()
+
+
+def _title(slot: int | None, rank: int) -> str:
+    return f"rank {rank}" if slot is None else f"slot {slot} rank {rank}"
 
 
 def _smaller_micro_batch(failure: Failure | None) -> int:

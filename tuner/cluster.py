@@ -11,19 +11,23 @@ from tuner.errors import UserError
 
 
 @contextmanager
-def cluster(address: str | None, folder: Path | None = None) -> Iterator[str | None]:
+def cluster(
+    address: str | None, folder: Path | None = None, metadata: Mapping[str, str] | None = None
+) -> Iterator[str | None]:
     """Join the cluster at ``address`` (or ``RAY_ADDRESS``), else start one; yields its dashboard.
 
     Args:
         address: ``host:port`` or ``ray://host:port``; None starts a cluster on this machine that
             ends with the run.
         folder: where the user's modules lie; the workers can import from it.
+        metadata: what the dashboard says of this job.
 
     Raises:
         UserError: no cluster answers at the address.
 
     """
     import ray
+    from ray.job_config import JobConfig
 
     address = address or os.environ.get("RAY_ADDRESS")
     paths = [str(path.resolve()) for path in (folder, Path.cwd()) if path is not None]
@@ -32,6 +36,7 @@ def cluster(address: str | None, folder: Path | None = None) -> Iterator[str | N
         try:
             context = ray.init(
                 address=address or "local",
+                job_config=JobConfig(metadata=dict(metadata or {})),
                 runtime_env={"env_vars": {"PYTHONPATH": python_path}} if address else None,
                 logging_level=logging.WARNING,
                 include_dashboard=None if address else True,
