@@ -187,7 +187,7 @@ def _run(
         for line in overridden(experiment, space):
             console.warn(line)
         try:
-            dashboard = stack.enter_context(cluster(address, folder))
+            dashboard = stack.enter_context(cluster(address, folder, run.metadata))
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
             return run.fit(dashboard)
         except KeyboardInterrupt:
@@ -261,6 +261,16 @@ class _Run:
         score = read_score(self.experiment.folder, self.best)
         return score is None or score.error is not None
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What Ray's dashboard says of the job."""
+        search = self.experiment.search
+        return {
+            "run": self.experiment.name,
+            "algorithm": search.algorithm,
+            "metric": f"{search.metric} ({search.mode})",
+        }
+
     # -- what is done -----------------------------------------------------------------------------
 
     def fit(self, dashboard: str | None) -> Summary:
@@ -322,7 +332,7 @@ class _Run:
 
         observers: list[Any] = [
             TensorBoard(place.folder, place.logging.skip),
-            RayMetrics(self.experiment.name, search, slots),
+            RayMetrics(self._title(place), search, slots),
             *self._watch(place, search, slots),
         ]
         if place.logging.wandb_project:
@@ -331,6 +341,11 @@ class _Run:
             group = self.experiment.name
             observers.append(WeightsAndBiases(place, group, self.console.warn))
         return observers
+
+    def _title(self, place: Experiment) -> str:
+        """What the run is called on the dashboard; its final fit is told apart."""
+        name = self.experiment.name
+        return name if place is self.experiment else f"{name}/{place.name}"
 
     def _watch(self, place: Experiment, search: Search, slots: int) -> list[Any]:
         """Who shows the search, or the final fit, to the user."""
