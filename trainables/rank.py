@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainables.event_log import Account, EventLog
 from trainables.gpu_monitor import GpuMonitor, gpu_uuid
 from trainables.memory import NOTHING_FITS, MemoryWatch, is_out_of_memory
 from trainables.process_group import abort_group, is_group_error, join_group, join_store
@@ -77,6 +78,7 @@ class Rank:
         self._shares_gpu = shares_gpu
         self._memory = MemoryWatch(self.device)
         self._used = False
+        self._log_account = Account()
 
     def call(self, method: str, *args: Any) -> Outcome:
         """Run one of the methods below; an exception leaves the group and comes back as a value."""
@@ -134,7 +136,7 @@ class Rank:
             final=spec.final,
             cache_dir=Path(spec.cache_dir),
             cache_bytes=spec.cache_bytes,
-            log_dir=Path(spec.log_dir) if spec.log_dir and self.rank == 0 else None,
+            event_log=self._open_log(spec),
             threads=self.threads,
             shares_device=self._shares_gpu,
             probes=self.device.type == "cuda",
@@ -159,8 +161,16 @@ class Rank:
         if self._context.rearranged:  # with more to train, more memory is no leak
             self._memory.start_series()
             self._context.rearranged = False
+        if self._context.event_log is not None and getattr(self._task, "logs", None):
+            metrics |= self._context.event_log.metrics()
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         return {**numbers, **self._memory.epoch(), **gpu.figures(self.rank)}
+
+    def _open_log(self, spec: TrialSpec) -> EventLog | None:
+        """The trial's event log, on rank 0."""
+        if self.rank or spec.log_dir is None:
+            return None
+        return EventLog(Path(spec.log_dir), spec.log_skip, spec.log_share, self._log_account)
 
     def test(self) -> dict[str, float]:
         """Score the Task on data kept for the end. Returns the metrics, as numbers."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, DistributedSampler
 
+from trainables.event_log import EventLog
 from trainables.memory import NOTHING_FITS, largest_fitting, remember_failure
 
 
@@ -43,8 +44,8 @@ class Context:
     """Shared by all trials and ranks of a node, and kept between runs."""
     cache_bytes: int = 20 * 10**9
     """The most that ``cache_dir`` may hold."""
-    log_dir: Path | None = None
-    """Where rank 0 logs; None on the other ranks."""
+    event_log: EventLog | None = None
+    """What rank 0 logs to; None on the other ranks, and outside of a run."""
     threads: int = 1
     """CPU threads that are this rank's own."""
     shares_device: bool = False
@@ -61,18 +62,33 @@ class Context:
     """What :meth:`micro_batch` has answered; None where the Task has not asked."""
     _samplers: list[DistributedSampler[Any]] = field(default_factory=list, repr=False)
 
-    @cached_property
+    @property
     def writer(self) -> Any:
         """A ``tensorboardX.SummaryWriter`` on rank 0 of a run, ``None`` elsewhere.
 
-        Its file is begun on first use.
+        Its file is begun on first use. What takes long is better written with :meth:`log`.
         """
-        if self.log_dir is None:
-            return None
-        from tensorboardX import SummaryWriter
+        return self.event_log.writer if self.event_log is not None else None
 
-        suffix = f".rank0.epoch{self.epoch}"  # the name has only the second it was opened in
-        return SummaryWriter(str(self.log_dir), filename_suffix=suffix)
+    def log(self, kind: str, write: Callable[[Any], None]) -> None:
+        """Write to TensorBoard, on rank 0 of a run and where there is time for it.
+
+        Args:
+            kind: what is written; one of the Task's ``logs``. An experiment can skip it, and what
+                takes long skips epochs, so that ``logging.max_share`` holds.
+            write: called with a ``tensorboardX.SummaryWriter``, or not at all: no collectives.
+                What it raises is a warning in the worker's log.
+
+        """
+        if self.event_log is not None:
+            self.event_log.log(kind, write)
+
+    def wants(self, kind: str) -> bool:
+        """Whether :meth:`log` will write ``kind`` in this epoch, before it is collected.
+
+        It differs between ranks: what depends on it must not hold collectives.
+        """
+        return self.event_log is not None and self.event_log.wants(kind)
 
     def parallel(self, model: nn.Module, **options: Any) -> nn.Module:
         """Move ``model`` to the device and, where there are several ranks, wrap it in DDP.
@@ -230,6 +246,8 @@ class Context:
         checkpoint needs no generator state.
         """
         self.epoch = epoch
+        if self.event_log is not None:
+            self.event_log.start_epoch(epoch)
         seed = int(
             np.random.SeedSequence([self.seed, epoch, self.rank]).generate_state(1, np.uint32)[0]
         )
@@ -240,9 +258,9 @@ class Context:
             sampler.set_epoch(epoch)
 
     def close(self) -> None:
-        """Close the writer, where one was used."""
-        if writer := self.__dict__.pop("writer", None):
-            writer.close()
+        """Close the event log, where there is one."""
+        if self.event_log is not None:
+            self.event_log.close()
 
 
 class Task(ABC):
@@ -256,6 +274,8 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[Any] | None] = None
+    logs: ClassVar[tuple[str, ...]] = ()
+    """The kinds that it writes with ``context.log``."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config

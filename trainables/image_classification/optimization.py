@@ -54,9 +54,13 @@ class Optimization:
         return autocast(self.device, self.config.precision)
 
     @property
-    def learning_rate(self) -> float:
-        """The head's, in the last step."""
-        return float(self._optimizer.param_groups[-1]["lr"])
+    def learning_rates(self) -> dict[str, float]:
+        """In the last step: the head's, and the backbone's where that is another."""
+        *backbone, head = (float(group["lr"]) for group in self._optimizer.param_groups)
+        found = {"learning_rate": head}
+        if backbone and self.config.backbone_lr_scale != 1:
+            found["backbone_learning_rate"] = backbone[0]
+        return found
 
     def begin(self) -> None:
         """Begin a step: the gradients to come add up."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.image_classification import backbones, transforms
+from trainables.image_classification import backbones, showing, transforms
 from trainables.image_classification.classifier import ImageClassifier, export
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageData, ImageSet, load_data
@@ -39,6 +39,7 @@ class ImageClassification(Task):
     """
 
     Config = Settings
+    logs = ("histograms", "images", "confusion_matrix", "pr_curves", "projection", "graph")
     config: Settings
     data: ImageData
 
@@ -66,6 +67,8 @@ class ImageClassification(Task):
         self.optimization = Optimization(config, context.device, total=total, warmup=warmup)
         self.mix = transforms.mixing(config, len(self.data.labels))
         self.class_weights = self._class_weights()
+        self.watch = showing.Watch(self.model.head)
+        self.graph_shown = False
         self.frozen_stages = -1
         # a state to come is of the epoch before, in which more may have been frozen
         self._freeze(max(context.epoch - 1, 0))
@@ -164,10 +167,11 @@ class ImageClassification(Task):
                 f"({self.config.warmup_epochs:g})"
             )
         self._average_buffers()
+        self.context.log("histograms", self._show_histograms)
         return {
             "train_loss": train_loss,
             "train_accuracy": self.context.mean(correct, seen),
-            "learning_rate": self.optimization.learning_rate,
+            **self.optimization.learning_rates,
             "cached_features": int(self.inputs.network is not self.model),
             "images_per_second": seen * self.context.world_size / (time.perf_counter() - started),
         }
@@ -244,8 +248,15 @@ class ImageClassification(Task):
 
     def evaluate(self) -> Mapping[str, float]:
         """Evaluate on the whole validation set; each image counts once, whatever the world size."""
-        inputs = self.inputs
-        return self._evaluate(inputs.val, inputs.network, inputs.prepare, "val_")
+        inputs, context = self.inputs, self.context
+        if context.wants("projection"):
+            self.watch.start(len(self._shard(inputs.val)))
+        shown = context.wants("images")
+        tally = self._evaluate(inputs.val, inputs.network, inputs.prepare, watch=shown)
+        self.watch.stop()
+        self._show_evaluation(tally)
+        self.watch.forget()
+        return tally.metrics(self.data.labels, "val_")
 
     def test(self) -> Mapping[str, float]:
         """Evaluate on the images kept for the end, where there are any."""
@@ -254,23 +265,79 @@ class ImageClassification(Task):
         prepare = transforms.evaluation(
             self.config.image_size, *backbones.normalisation(self.config.backbone)
         )
-        return self._evaluate(self.data.test, self.model, prepare, "")
+        return self._evaluate(self.data.test, self.model, prepare).metrics(self.data.labels, "")
 
     @torch.inference_mode()
     def _evaluate(
-        self, images: ImageSet | FeatureSet, network: nn.Module, prepare: nn.Module, prefix: str
-    ) -> dict[str, float]:
+        self,
+        images: ImageSet | FeatureSet,
+        network: nn.Module,
+        prepare: nn.Module,
+        *,
+        watch: bool = False,
+    ) -> Tally:
+        """What all ranks count; ``watch``: this one keeps its predictions too."""
         self.model.eval()
         tally = Tally(len(self.data.labels), self.context.device)
-        mine = list(self.context.shard(len(images)))
+        mine = self._shard(images)
         starts = range(0, len(mine), self.micro_batch)
         batches = [mine[start : start + self.micro_batch] for start in starts]
         with self.optimization.averaged(), self.optimization.autocast():
             for inputs, targets in images.batches(batches):
                 some, classes = self._to_device(inputs, targets)
                 # Not through DDP, whose ranks would have to take the same number of batches.
-                tally.add(network(channels_last(prepare(some))), classes)
-        return tally.metrics(self.context, self.data.labels, prefix)
+                logits = network(channels_last(prepare(some)))
+                tally.add(logits, classes)
+                if watch:
+                    self.watch.add(logits)
+        tally.reduce(self.context)
+        return tally
+
+    def _shard(self, images: ImageSet | FeatureSet) -> list[int]:
+        """The indices that this rank evaluates."""
+        return list(self.context.shard(len(images)))
+
+    # -- for TensorBoard ------------------------------------------------------------------------
+
+    def _show_histograms(self, writer: Any) -> None:
+        """Of the weights, and of the gradients of the epoch's last step."""
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        showing.write_histograms(writer, trained, self.context.epoch + 1)
+
+    def _show_evaluation(self, tally: Tally) -> None:
+        """Show what all ranks have counted, and what this one has kept of it."""
+        context, labels, step = self.context, self.data.labels, self.context.epoch + 1
+        context.log("images", self._show_images)
+        if (counts := tally.confusion) is not None and len(labels) <= showing.CLASSES_DRAWN:
+            context.log(
+                "confusion_matrix", lambda w: showing.write_confusion(w, counts, labels, step)
+            )
+        if tally.has_pr_curves:
+            context.log("pr_curves", lambda w: showing.write_pr_curves(w, tally, labels, step))
+        context.log("projection", self._show_projection)
+        if not self.graph_shown:
+            context.log("graph", self._show_graph)
+
+    def _show_images(self, writer: Any) -> None:
+        val, labels, shard = self.data.val, self.data.labels, self._shard(self.data.val)
+        predictions = self.watch.predictions(val.targets[shard])
+        chosen = predictions.most_telling(showing.IMAGES)
+        images, _ = val.batch([shard[i] for i in chosen.tolist()])
+        step = self.context.epoch + 1
+        showing.write_predictions(writer, images, predictions.at(chosen), labels, step)
+
+    def _show_projection(self, writer: Any) -> None:
+        features = torch.cat(self.watch.features)
+        true = self.data.val.targets[self._shard(self.data.val)][:: self.watch.every]
+        step = self.context.epoch + 1
+        showing.write_projection(writer, features, true, self.data.labels, step)
+
+    def _show_graph(self, writer: Any) -> None:
+        config, size = self.config, self.config.image_size
+        self.graph_shown = True  # if it cannot be, that is said once
+        example = channels_last(torch.zeros(1, 3, size, size, device=self.context.device))
+        key = config.backbone, config.head, config.head_dropout > 0, size, len(self.data.labels)
+        showing.write_graph(writer, self.model, example, key)
 
     def state_dict(self) -> dict[str, Any]:
         """What training changed, copied.

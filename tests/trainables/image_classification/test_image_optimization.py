@@ -151,4 +151,23 @@ def test_learning_rates_differ_between_backbone_and_head() -> None:
     step(model, optimization)
     backbone, head = optimization._optimizer.param_groups
     assert (backbone["lr"], head["lr"]) == pytest.approx((0.001, 0.01))
-    assert optimization.learning_rate == head["lr"]
+    assert optimization.learning_rates == {
+        "learning_rate": head["lr"],
+        "backbone_learning_rate": backbone["lr"],
+    }
+
+
+def test_where_there_is_one_learning_rate_it_alone_is_told() -> None:
+    model, optimization = make(learning_rate=0.01)
+    step(model, optimization)
+    assert optimization.learning_rates == {"learning_rate": 0.01}
+
+
+def test_after_a_step_the_gradients_are_the_loss_own_whatever_it_was_scaled_by() -> None:
+    (plain, unscaled), (half, scaled) = make(), make(precision="fp16")
+    step(plain, unscaled)
+    step(half, scaled)
+    assert scaled.scaler.get_scale() > 1000
+    for ours, theirs in zip(half.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0.1, atol=1e-3)

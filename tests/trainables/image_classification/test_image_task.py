@@ -9,7 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from digit_files import write_digits
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
+from trainables.event_log import EventLog
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
 from trainables.image_classification.optimization import schedule
@@ -204,7 +207,12 @@ def rank_main(rank: int, home: Path):
     dist.init_process_group(
         "gloo", init_method=f"file://{home / 'rendezvous'}", rank=rank, world_size=2
     )
-    frozen, metrics = train(settings(home, freeze="all"), home, 2, rank=rank, world_size=2)
+    # what is due differs between the ranks, and what they count together does not
+    log = EventLog(home / "log", skip=["images"]) if rank == 0 else None
+    frozen, metrics = train(
+        settings(home, freeze="all"), home, 2, rank=rank, world_size=2, event_log=log
+    )
+    frozen.context.close()
     free, _ = train(settings(home, freeze=2), home, 1, rank=rank, world_size=2)
     states = [frozen.state_dict(), free.state_dict()]
     torch.save({"metrics": metrics, "states": states}, home / f"rank{rank}.pt")
@@ -221,6 +229,18 @@ def test_two_ranks_train_and_judge_as_one(home: Path):
         assert together == pytest.approx(single, rel=1e-4)
     for ours, theirs in zip(first["states"], second["states"], strict=True):
         torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=0)
+    events = EventAccumulator(str(home / "log"))
+    events.Reload()
+    assert events.Tags()["images"] == ["confusion_matrix", "projection_legend"]
+    for label in "012":
+        for event, told in zip(events.Tensors(f"pr/{label}"), first["metrics"], strict=True):
+            found, _, _, missed, _, recall = make_ndarray(event.tensor_proto)
+            assert found[0] == 4, "every image counts once, whichever rank had it"
+            assert (missed[0], recall[0]) == (0, 1)
+            right = 4 * told[f"val_recall/{label}"]
+            assert found[64] <= right <= found[41], "at a half, and at a third, of the probability"
+    (points,) = make_ndarray(events.Tensors("projection_1")[-1].tensor_proto)
+    assert len(points) == 6, "those of the first rank"
 
 
 def fixed(home: Path, **more: Any):
