@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tuner.final import (
     read_final,
     wanted_fit,
 )
-from tuner.history import open_run
+from tuner.history import State, open_run, read_history
 from tuner.output import captured
 from tuner.results import (
     Best,
@@ -358,14 +358,15 @@ class _Run:
         """Write the results and score the best model; refuse where there are none."""
         drop_other(self.experiment.folder, wanted_fit(self.experiment, self.search))
         best = self.write()
+        if best and self._to_be_scored:
+            self.score(best)
+        self.report(State.ENDED_EARLY if self.search.halted else State.FINISHED)
         first = next((t.error for t in self.search.trials if t.error), None)
         if self.search.best is None and first:
             raise UserError(
                 f"every trial failed, the first with {first['type']}: {first['message']} "
                 f"(see {self.experiment.folder / 'trials.csv'})"
             )
-        if best and self._to_be_scored:
-            self.score(best)
         return Summary(self.experiment.folder, self.search, self.slots, self.actors, best)
 
     def score(self, folder: Path) -> None:
@@ -387,9 +388,25 @@ class _Run:
         score = read_score(self.experiment.folder, best)
         return write_best(best, self.experiment, self.trainable, score.metrics if score else {})
 
+    def report(self, state: State) -> None:
+        """Write ``report.html``; where that fails, or takes someone too long, the run has its end.
+
+        The journal is still open, by which it would look as if it were under way: hence ``state``.
+        """
+        try:
+            from tuner.report.record import make_record
+            from tuner.report.run_page import REPORT, write_report
+
+            record = make_record(replace(read_history(self.experiment.folder), state=state))
+            write_report(record, self.experiment.folder / REPORT)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is
+            command = f"python -m tuner report {shlex.quote(shown(self.experiment.folder))}"
+            self.console.warn(f"no report ({type(error).__name__}: {error}); write it by {command}")
+
     def interrupted(self) -> InterruptedRunError:
         """Write what there is; the error says how to go on."""
         self.write()
+        self.report(State.INTERRUPTED)
         command = shlex.join(["python", "-m", "tuner", "resume", shown(self.experiment.folder)])
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         return InterruptedRunError(

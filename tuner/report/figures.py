@@ -197,6 +197,8 @@ def telling_range(record: Record) -> list[float] | None:
     others into a line.
     """
     losses = sorted(record.history.search.sign * result.value for result in record.results)
+    if not losses:
+        return None
     best, most = losses[0], losses[int(0.95 * (len(losses) - 1))]
     if losses[-1] - best <= 4 * (most - best) or most == best:
         return None

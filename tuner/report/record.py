@@ -82,10 +82,10 @@ class Record:
             if event["event"] == "session":
                 begun.append((event, seconds))
             last = seconds
-        ends = [start for _, start in begun[1:]] + [last]
+        ends = [*(start for _, start in begun[1:]), last]
         return [
             Session(event["time"], start, end, event.get("slots") or 1)
-            for (event, start), end in zip(begun, ends, strict=True)
+            for (event, start), end in zip(begun, ends, strict=False)  # one more where none began
         ]
 
     @cached_property
