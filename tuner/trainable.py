@@ -141,6 +141,7 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
             trainable.check({**experiment.settings, **config}, ranks)
         except ValueError as error:
             raise UserError(f"search.initial, configuration {number}: {error}") from error
+    _check_logging(experiment, trainable)
     _check_pausing(experiment, trainable)
     _check_final(experiment, trainable)
     return trainable, space
@@ -163,6 +164,18 @@ def _blame(error: ValueError, experiment: Experiment, drawn: Mapping[str, Any]) 
     if isinstance(experiment.search_space, dict) and key:
         where = "search_space"
     return f"{where}: {error}"
+
+
+def _check_logging(experiment: Experiment, trainable: Trainable) -> None:
+    """What TensorBoard is not to get must be something that it could get."""
+    names = ["scalars", "hparams", *getattr(trainable.cls, "logs", ())]
+    for name in experiment.logging.skip:
+        if name not in names:
+            near = difflib.get_close_matches(name, names)
+            raise UserError(
+                f"logging.skip names {name!r}, which {trainable.path} does not log: "
+                + (f"did you mean {', '.join(near)}?" if near else f"give of {', '.join(names)}")
+            )
 
 
 def _check_pausing(experiment: Experiment, trainable: Trainable) -> None:

@@ -95,6 +95,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"search_space": {"hyperparameters": {"lerning_rate": TINY["learning_rate"]}}},
         ["unknown key lerning_rate", "did you mean learning_rate"],
     ),
+    "a kind of event that there is not": (
+        {"logging": {"skip": ["scalars", "histogram"]}},
+        ["logging.skip names 'histogram'", "did you mean histograms?"],
+    ),
     "no such folder": (data("nowhere"), ["data", "nowhere"]),
     "unknown backbone": (
         {"settings": {"data": "digits", "backbone": "resnet51"}},

@@ -15,13 +15,13 @@ class TensorBoard:
     """Event files in ``<run>/trial_NNNN/``, a new one each time a trial goes on."""
 
     def __init__(self, folder: Path, skip: Collection[str] = ()) -> None:
-        self._folder, self._skip = folder, skip
+        self._folder, self._skip = folder, frozenset(skip)
         self._writers: dict[int, Any] = {}
 
     def __call__(self, event: Event, search: Search) -> None:
         """Write what a result brings; close the file where a trial leaves its slot."""
         number = event.get("trial", -1)
-        if event["event"] == "result" and "scalars" not in self._skip:
+        if event["event"] == "result" and not {"scalars", "hparams"} <= self._skip:
             self._log(number, event, search)
         if event["event"] in ("close", "fail") or event.get("verdict") == "pause":
             self._close(number)
@@ -47,8 +47,8 @@ class TensorBoard:
             writer = SummaryWriter(str(folder), filename_suffix=suffix)
             self._writers[number] = writer
             if len(trial.results) == 1 and "hparams" not in self._skip:
-                _add_hparams(writer, trial.config, event["metrics"])
-        for name, value in event["metrics"].items():
+                _add_hparams(writer, trial.config)
+        for name, value in event["metrics"].items() if "scalars" not in self._skip else ():
             writer.add_scalar(name, value, event["epoch"], walltime=event["time"])
         writer.flush()
 
@@ -57,12 +57,13 @@ class TensorBoard:
             writer.close()
 
 
-def _add_hparams(writer: Any, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Name the hyperparameters and, as metrics, the tags of the scalars.
+def _add_hparams(writer: Any, config: Mapping[str, Any]) -> None:
+    """Write what the trial's hyperparameters are.
 
-    ``SummaryWriter.add_hparams`` would open a second event file and write the metrics once more.
+    ``SummaryWriter.add_hparams`` would open a second file, and add a list of all hyperparameters
+    and metrics. TensorBoard takes the list of the first trial it finds for all trials; without one
+    it goes by the trials themselves, so what only some of them have is not lost.
     """
     values = {k: v if isinstance(v, str | int | float) else str(v) for k, v in config.items()}
-    experiment, session_start, _ = hparams(values, dict(metrics))
-    writer.file_writer.add_summary(experiment)
+    _, session_start, _ = hparams(values, {})
     writer.file_writer.add_summary(session_start)

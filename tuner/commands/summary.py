@@ -126,6 +126,8 @@ def _facts(summary: Summary) -> Iterator[Fact]:
         yield "warning", warning
     if summary.slots:
         yield "trial actors started", f"{summary.actors}, slots: {summary.slots}"
+    if (share := logging_share(search)) is not None:
+        yield "logging", f"{100 * share:.1f} % of the trials' time"
     yield from _of_sampler(search)
     yield from _of_warm_start(search)
     yield from _of_results(summary)
@@ -162,6 +164,14 @@ def _of_places(summary: Summary) -> Iterator[Fact]:
     if found := [shown(path) for path in tables if path.exists()]:
         yield "all trials", ", ".join(found)
     yield "curves", f"python -m tuner tensorboard {run}"
+
+
+def logging_share(search: Search) -> float | None:
+    """The part of the trials' time that their first ranks spent on logging; None: they say none."""
+    results = [found for trial in search.trials for found in trial.results.values()]
+    told = [found for found in results if "logging_seconds" in found]
+    seconds = sum(found["epoch_seconds"] for found in told)
+    return sum(found["logging_seconds"] for found in told) / seconds if seconds else None
 
 
 def against_default(search: Search) -> str:
