@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
 from trainables.distributed import RankLostError, WornOutError
+from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
 from tuner.errors import UserError
 from tuner.search.search import Search
@@ -230,7 +231,7 @@ class TuneBridge:
         metrics = _metrics(result)
         epoch = int(result["training_iteration"])
         if self.search.metric not in metrics:
-            names = ", ".join(sorted(set(metrics) - MEMORY_METRICS - {"seconds"})) or "none"
+            names = ", ".join(sorted(filter(_by_the_task, metrics))) or "none"
             self.problem = UserError(
                 f"search.metric is {self.search.metric!r}, which the trainable does not report; "
                 f"it reports: {names}"
@@ -391,6 +392,12 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
         and not name.startswith("config/")
     }
     return {**numbers, "seconds": round(float(result.get("time_this_iter_s") or 0.0), 3)}
+
+
+def _by_the_task(metric: str) -> bool:
+    """Whether the Task itself reports it."""
+    ours = MEMORY_METRICS | {"seconds", "logging_share"}
+    return metric not in ours and not metric.startswith(GPU_PREFIX)
 
 
 def _is_scalar(value: Any) -> bool:
