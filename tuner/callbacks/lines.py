@@ -40,7 +40,7 @@ class Lines:
     ) -> None:
         self._write, self._search, self._outlook, self._clock = write, search, outlook, clock
         self._allowed, self._since = float(BURST), clock()
-        self._quiet_until = 0.0
+        self._quiet_until, self._left_out = 0.0, False
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +60,15 @@ class Lines:
         if not line:
             return
         passing = event["event"] == "result" and event["verdict"] != "complete"
-        if not passing and self._may_speak():
-            self._write(line)
-        elif self._clock() >= self._quiet_until:
+        if not passing:
+            if self._may_speak():
+                self._write(line)
+                return
+            self._left_out = True
+        if self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + SECONDS_BETWEEN_RESULTS
-            self._write(line if passing else standing(search, self._outlook))
+            self._write(standing(search, self._outlook) if self._left_out else line)
+            self._left_out = False
 
     def _may_speak(self) -> bool:
         """Whether one more start or end can be said now."""

@@ -161,10 +161,11 @@ def _packed(words: list[str], width: int) -> list[str]:
 
 def _varied(trials: list[Trial]) -> set[str]:
     """Hyperparameters that are not the same in all trials; all of them where there is one trial."""
-    names = {name for trial in trials for name in trial.config}
+    names = set[str]().union(*(trial.config for trial in trials))
     if len(trials) < 2:
         return names
-    return {name for name in names if len({repr(t.config.get(name)) for t in trials}) > 1}
+    first = trials[0].config
+    return {n for n in names if any(t.config.get(n) != first.get(n) for t in trials)}
 
 
 def _only(config: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

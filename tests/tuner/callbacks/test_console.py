@@ -1,10 +1,17 @@
 """What a user reads in a pipe, with --quiet, and what a program reads with --json."""
 
 import json
+import os
+import pty
+import re
+import termios
+from contextlib import ExitStack, suppress
 from io import StringIO
+from threading import Thread
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from tests.tuner.callbacks.searches import Stepwise, search_of, settings_of
 from tuner.callbacks.console import Console, Display
@@ -53,6 +60,55 @@ def test_in_a_pipe_there_is_a_line_a_change_without_control_characters(
     assert [line for line in lines if line.endswith("rank 1 is gone")]
     assert [line for line in lines if line.startswith("warning: trial")]
     assert lines[-1] == "warning: W&B cannot be reached"
+
+
+def shown_in_a_terminal(width: int, height: int, results: int | None = None) -> str:
+    """What a real terminal gets of a search, broken off by Ctrl-C after so many results."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (height, width))
+    settings = settings_of("random", num_trials=8)
+    search = search_of(settings)
+    parts: list[bytes] = []
+    reader = Thread(target=read_all, args=(master, parts))
+    reader.start()
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal, suppress(KeyboardInterrupt):
+        console = Console(terminal)
+        with ExitStack() as stack:
+            for observer in console.watch(search, settings, slots=4):
+                search.subscribe(stack.enter_context(observer))
+            console.warn("W&B cannot be reached")
+            Stepwise(search).run(until=lambda search: search.epochs_done == results)
+            if not search.finished:
+                raise KeyboardInterrupt
+    reader.join(10)
+    os.close(master)
+    return b"".join(parts).decode()
+
+
+def read_all(descriptor: int, into: list[bytes]) -> None:
+    """Read what a terminal gets, until nobody has it open."""
+    with suppress(OSError):
+        while part := os.read(descriptor, 4096):
+            into.append(part)
+
+
+def test_a_terminal_is_left_with_the_last_state_and_a_cursor() -> None:
+    text = shown_in_a_terminal(70, 20, results=10)
+
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+    assert text.endswith("\x1b[?25h")
+    rows = [Text.from_ansi(row).plain for row in re.split(r"[\r\n]+|\x1b\[\d*[A-K]", text)]
+    assert max(map(len, rows)) == 70, "the bar and the hyperparameters take what there is"
+    assert "warning: W&B cannot be reached" in rows
+    last = max(number for number, row in enumerate(rows) if row.startswith("epochs  "))
+    assert rows[last].startswith("epochs  10 of ")
+
+
+def test_the_table_makes_room_for_the_summary() -> None:
+    erase_lines = re.compile(r"(\x1b\[1A\x1b\[2K)+$")
+
+    assert erase_lines.search(shown_in_a_terminal(70, 20))
+    assert not erase_lines.search(shown_in_a_terminal(70, 20, results=10))
 
 
 def test_quiet_prints_warnings_alone() -> None:
