@@ -154,16 +154,12 @@ def _within(value: Any, distribution: BaseDistribution) -> Any:
 
 
 def _attributes(trial: Trial) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "origin": trial.origin,
-        "status": str(trial.status),
-        "epochs": trial.epoch,
-        "bracket": trial.bracket,
-    }
+    facts: dict[str, Any] = {"origin": trial.origin, "status": str(trial.status)}
+    if trial.error:
+        facts["error"] = f"{trial.error['type']}: {trial.error['message']}"
+    facts |= {"epochs": trial.epoch, "bracket": trial.bracket}
     if trial.results:
         best = trial.results[trial.best_epoch]
         finite = {f"best/{name}": v for name, v in best.items() if math.isfinite(v)}
         facts |= {"best_epoch": trial.best_epoch, **finite}
-    if trial.error:
-        facts["error"] = f"{trial.error['type']}: {trial.error['message']}"
     return facts

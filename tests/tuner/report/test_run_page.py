@@ -2,10 +2,12 @@
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from tests.tuner.report.pages import Page
 from tests.tuner.report.records import (
@@ -237,6 +239,16 @@ def test_of_very_many_trials_some_are_shown_and_the_page_says_so(
     losses = sorted(e["metrics"]["loss"] for e in many(40) if e["event"] == "result")
     best, *_, last = sorted(slices["data"][0]["x"])
     assert (best, last) == (losses[0], losses[38])
+
+
+def test_2000_trials_take_a_page_of_bounded_size(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    page = page_of(record_of(many(2000), num_trials=2000), tmp_path)
+    print(f"{time.perf_counter() - began:.1f} s, {len(page.text) / 1e6:.1f} MB")
+
+    assert len(page.figures("Optimisation history")[0]["data"][0]["x"]) == 2000
+    assert len(page.figures("Parallel coordinates")[0]["data"]) == studied.MOST_LINES + 1
+    assert len(page.text) - len(get_plotlyjs()) < 1e6
 
 
 def test_far_worse_results_do_not_press_the_others_into_a_line(tmp_path: Path) -> None:
