@@ -27,6 +27,14 @@ Data = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="of a Ray cluster; without it, one starts for the run")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="of the cluster's dashboard, such as http://HOST:8265; "
+        "RAY_API_SERVER_ADDRESS or RAY_ADDRESS without it"
+    ),
+]
+Job = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, or the id of its job")]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="print what it came to, and warnings, alone")]
 AsJson = Annotated[
@@ -69,6 +77,55 @@ def resume(
     from tuner.commands.resume import resume as command
 
     command(run, set_ or [], address, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def submit(
+    file: Annotated[
+        str,
+        typer.Argument(help="an experiment file, the name of a built-in one, or a run to resume"),
+    ] = "",
+    *,
+    data: Data = None,
+    set_: Set = None,
+    address: Server = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="print what the job prints until it has ended")
+    ] = True,
+) -> None:
+    """Run an experiment, or resume a run, as a job of a Ray cluster."""
+    from tuner.commands.submit import submit as command
+
+    command(file, data, set_ or [], address, wait=wait)
+
+
+@app.command()
+def status(*, address: Server = None) -> None:
+    """List the jobs of runs on a Ray cluster."""
+    from tuner.commands.status import status as command
+
+    command(address)
+
+
+@app.command()
+def logs(
+    run: Job,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="until the job has ended")] = False,
+    address: Server = None,
+) -> None:
+    """Print what a submitted run has printed."""
+    from tuner.commands.logs import logs as command
+
+    command(run, address, follow=follow)
+
+
+@app.command()
+def stop(run: Job, *, address: Server = None) -> None:
+    """Stop a submitted run; its state is saved, to be resumed."""
+    from tuner.commands.stop import stop as command
+
+    command(run, address)
 
 
 @app.command()

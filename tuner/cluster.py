@@ -32,7 +32,12 @@ def cluster(
     address = address or os.environ.get("RAY_ADDRESS")
     paths = [str(path.resolve()) for path in (folder, Path.cwd()) if path is not None]
     python_path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    with environment({"PYTHONPATH": python_path, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+    settings = {
+        "PYTHONPATH": python_path,
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a job may set a PYTHONPATH, which ours begins from
+    }
+    with environment(settings):
         try:
             context = ray.init(
                 address=address or "local",

@@ -11,3 +11,9 @@ class InterruptedRunError(UserError):
     """The run was stopped from outside; its state is saved and the message says how to resume."""
 
     exit_code = 130
+
+
+class DetachedError(UserError):
+    """The user left a job to itself; it goes on, and the message says how to follow it again."""
+
+    exit_code = 130

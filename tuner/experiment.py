@@ -195,6 +195,15 @@ class Experiment(BaseModel):
         """The run's own folder."""
         return Path(self.storage).expanduser().resolve() / self.name
 
+    @property
+    def job_metadata(self) -> dict[str, str]:
+        """What Ray's dashboard says of the run's job."""
+        return {
+            "run": self.name,
+            "algorithm": self.search.algorithm,
+            "metric": f"{self.search.metric} ({self.search.mode})",
+        }
+
 
 def builtin_experiments() -> dict[str, Path]:
     """The ready files, by name."""

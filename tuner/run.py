@@ -27,6 +27,7 @@ from tuner.final import (
     wanted_fit,
 )
 from tuner.history import State, open_run, read_history
+from tuner.jobs import is_job, is_passing
 from tuner.output import captured
 from tuner.results import (
     Best,
@@ -184,10 +185,10 @@ def _run(
             search.finish()
             if not run.has_more:
                 return run.finish()
-        for line in overridden(experiment, space):
+        for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
             console.warn(line)
         try:
-            dashboard = stack.enter_context(cluster(address, folder, run.metadata))
+            dashboard = stack.enter_context(cluster(address, folder, experiment.job_metadata))
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
             return run.fit(dashboard)
         except KeyboardInterrupt:
@@ -260,16 +261,6 @@ class _Run:
             return False
         score = read_score(self.experiment.folder, self.best)
         return score is None or score.error is not None
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What Ray's dashboard says of the job."""
-        search = self.experiment.search
-        return {
-            "run": self.experiment.name,
-            "algorithm": search.algorithm,
-            "metric": f"{search.metric} ({search.mode})",
-        }
 
     # -- what is done -----------------------------------------------------------------------------
 
@@ -407,7 +398,7 @@ class _Run:
         """Write what there is; the error says how to go on."""
         self.write()
         self.report(State.INTERRUPTED)
-        command = shlex.join(["python", "-m", "tuner", "resume", shown(self.experiment.folder)])
+        command = _go_on(self.experiment.folder)
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         return InterruptedRunError(
             f"interrupted after {epochs} epochs; the state is saved. Go on with: {command}"
@@ -470,6 +461,22 @@ def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> 
         ).fit()
 
 
+def _go_on(folder: Path) -> str:
+    """The command that goes on with the run in ``folder``; in a job, as another job."""
+    command = "submit" if is_job() else "resume"
+    return shlex.join(["python", "-m", "tuner", command, shown(folder)])
+
+
+def _passing_settings(experiment: Experiment) -> list[str]:
+    """Settings that name a path which is gone when the run is to be resumed; a line each."""
+    return [
+        f"settings.{name} is {value!r}, part of a copy that Ray throws away with this job: a "
+        "resumed run will not find it; give an absolute path that every node sees"
+        for name, value in experiment.settings.items()
+        if isinstance(value, str) and is_passing(Path(value))
+    ]
+
+
 def _create_folder(experiment: Experiment) -> None:
     """The run's folder, new.
 
@@ -481,8 +488,13 @@ def _create_folder(experiment: Experiment) -> None:
     if (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size:
         raise UserError(
             f"name is {experiment.name!r}: {shown(folder)} exists already; go on with "
-            f"python -m tuner resume {shlex.quote(shown(folder))}, take another name: "
-            "--set name=..., or remove it"
+            f"{_go_on(folder)}, take another name: --set name=..., or remove it"
+        )
+    if is_passing(folder):
+        raise UserError(
+            f"storage is {experiment.storage!r}, which in this job is part of a copy that Ray "
+            "throws away: give an absolute path that every node sees, or object storage: --set "
+            "storage=..."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,157 @@
+"""``tuner submit``: what is refused here, and what a job is told to do."""
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.conftest import EXAMPLES
+from tuner import jobs
+from tuner.commands.submit import submit
+from tuner.errors import UserError
+
+
+class Cluster:
+    """Takes a job, and keeps what it was asked for."""
+
+    job: SimpleNamespace
+
+    def get_address(self) -> str:
+        return "http://head:8265"
+
+    def submit_job(self, **asked: Any) -> str:
+        self.job = SimpleNamespace(**asked)
+        return str(asked["submission_id"])
+
+    @property
+    def command(self) -> list[str]:
+        python, m, tuner, *arguments = shlex.split(self.job.entrypoint)
+        assert [python, m, tuner] == ["python", "-m", "tuner"]
+        return arguments
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster()
+    monkeypatch.setattr(jobs, "connect", lambda _: cluster)
+    return cluster
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with an experiment and a Task."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "toy.yaml").write_text(
+        f"{{name: toy, storage: {tmp_path}/runs, trainable: toy_task:Toy, "
+        "search_space: every_kind.yaml, search: {metric: loss, mode: min}}"
+    )
+    for name in ("toy_task.py", "every_kind.yaml"):
+        (folder / name).write_text((EXAMPLES / name).read_text())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_job_is_told_to_run_what_was_checked_here(project: Path, cluster: Cluster) -> None:
+    submit("toy.yaml", None, ["search.num_trials=3"], None, wait=False)
+    assert cluster.command == ["run", "toy.yaml", "--set", "search.num_trials=3"]
+    assert cluster.job.submission_id.startswith("toy-")
+    assert cluster.job.metadata == {"run": "toy", "algorithm": "bohb", "metric": "loss (min)"}
+    environment = cluster.job.runtime_env["env_vars"]
+    assert environment == {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    assert cluster.job.runtime_env["working_dir"] == str(project)
+
+
+def test_no_two_jobs_have_the_same_id(project: Path, cluster: Cluster) -> None:  # noqa: ARG001
+    ids = set()
+    for _ in range(2):
+        submit("toy.yaml", None, [], None, wait=False)
+        ids.add(cluster.job.submission_id)
+    assert len(ids) == 2
+
+
+def test_data_are_read_where_they_are_and_do_not_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster, photos: Path
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "mine.yaml").write_text(
+        f"{{name: mine, storage: {tmp_path}/runs, settings: {{data: photos, image_size: 32}}}}"
+    )
+    submit("mine.yaml", None, [], None, wait=False)
+    assert cluster.command == ["run", "mine.yaml", "--set", f'settings.data="{photos}"']
+    assert "/photos" in cluster.job.runtime_env["excludes"]
+    submit("", "photos", [f"storage={tmp_path}"], None, wait=False)
+    assert cluster.command == ["run", "--data", str(photos), "--set", f'storage="{tmp_path}"']
+    assert "working_dir" not in cluster.job.runtime_env
+    assert cluster.job.metadata["run"] == "photos"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "here" / "photos"
+    for number in range(12):
+        place = folder / f"class_{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32), number, np.uint8)).save(place / f"{number}.png")
+    return folder
+
+
+def test_a_storage_that_a_job_would_lose_is_refused(project: Path, cluster: Cluster) -> None:  # noqa: ARG001
+    with pytest.raises(UserError) as refused:
+        submit("toy.yaml", None, ["storage=./runs"], None, wait=False)
+    assert str(refused.value).startswith("storage is './runs', which in a job is part of a copy")
+    assert str(refused.value).endswith(f"--set storage={project / 'runs'}")
+
+
+def test_what_cannot_run_is_refused_before_the_cluster_is_asked(
+    project: Path,  # noqa: ARG001
+    cluster: Cluster,
+) -> None:
+    with pytest.raises(UserError, match=r"unknown key search\.metrics; did you mean metric"):
+        submit("toy.yaml", None, ["search.metrics=loss"], None, wait=False)
+    with pytest.raises(UserError, match=r"search\.warm_start: nowhere is no run folder"):
+        submit("toy.yaml", None, ["search.warm_start=[nowhere]"], None, wait=False)
+    assert not hasattr(cluster, "job")
+
+
+def test_what_only_the_cluster_can_see_is_left_to_the_job(
+    project: Path,  # noqa: ARG001
+    cluster: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    submit("toy.yaml", None, ["search.warm_start=[/elsewhere/toy]"], None, wait=False)
+    assert capsys.readouterr().out.startswith("note: /elsewhere/toy is not on this machine, so the")
+    assert cluster.command[-1] == 'search.warm_start=["/elsewhere/toy"]'
+
+
+def test_a_run_is_resumed_wherever_it_is_seen(cluster: Cluster, tmp_path: Path) -> None:
+    submit("/elsewhere/runs/toy", None, ["stop.time_budget=60"], None, wait=False)
+    assert cluster.command == ["resume", "/elsewhere/runs/toy", "--set", "stop.time_budget=60"]
+    assert cluster.job.metadata == {"run": "toy"}
+    assert "working_dir" not in cluster.job.runtime_env
+    submit("s3://bucket/runs/toy/", None, [], None, wait=False)
+    assert cluster.command == ["resume", "s3://bucket/runs/toy/"]
+    assert cluster.job.submission_id.startswith("toy-")
+    with pytest.raises(UserError, match="is no run folder"):
+        submit(str(tmp_path), None, [], None, wait=False)
+    with pytest.raises(UserError, match="--data is 'digits', but /elsewhere/runs/toy is a run"):
+        submit("/elsewhere/runs/toy", "digits", [], None, wait=False)
+
+
+def test_how_to_follow_and_to_stop_is_said(
+    project: Path,  # noqa: ARG001
+    cluster: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    submit("toy.yaml", None, [], None, wait=False)
+    job = cluster.job.submission_id
+    assert capsys.readouterr().out.splitlines() == [
+        f"submitted {job} to http://head:8265",
+        f"Follow it with: python -m tuner logs {job} --follow --address http://head:8265",
+        f"Stop it with: python -m tuner stop {job} --address http://head:8265",
+    ]
