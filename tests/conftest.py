@@ -15,6 +15,9 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     TUNE_WARN_THRESHOLD_S="60",
+    AWS_ACCESS_KEY_ID="test",  # of a server that a test starts; it takes any
+    AWS_SECRET_ACCESS_KEY="test",  # noqa: S106
+    AWS_EC2_METADATA_DISABLED="true",
 )
 
 EXAMPLES = Path(__file__).parent / "examples"

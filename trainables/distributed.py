@@ -3,19 +3,20 @@
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.tune import Trainable
-from ray.util import get_current_placement_group
+from ray.util import get_current_placement_group, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from trainables.checkpoint import load_state, save_state
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
-from trainables.process_group import abort_group, open_store
+from trainables.process_group import abort_group, open_store, use_interface_of
 from trainables.rank import Failure, MemoryNotFreedError, Outcome, Rank, TrialSpec
 
 GRACE_SECONDS = 8.0
@@ -23,6 +24,10 @@ GRACE_SECONDS = 8.0
 
 START_SECONDS = 300.0
 """How long the peers may take to start: they import torch, perhaps from a network file system."""
+
+
+POLL_SECONDS = 2.0
+"""How often it is looked, meanwhile, whether their nodes are still there."""
 
 
 class RankLostError(RuntimeError):
@@ -58,6 +63,9 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take over another trial. Nothing here may fail: Tune would not try again."""
         self._spec = TrialSpec(**new_config["spec"])
+        if self._spec.log_dir:  # a relative one is below the trial's own folder on this node
+            log_dir = str(Path(self.logdir) / self._spec.log_dir)
+            self._spec = replace(self._spec, log_dir=log_dir)
         self._state: dict[str, Any] | None = None
         """The Task's, at the start of the epoch that is run next; None: as it was built."""
         self._built = False
@@ -157,6 +165,7 @@ class RankGroup:
         self.doing = ""
         """Trial and epoch: how the dashboard calls what the peers do."""
         self._size = len(bundles)
+        use_interface_of(ray.util.get_node_ip_address())
         self._first = Rank(0, self._size, **_rank_options(bundles[0]))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank0")
         self._peers = [
@@ -174,14 +183,22 @@ class RankGroup:
         """
         if self._formed or self._size == 1:
             return
-        # every peer is up, and what an earlier abort has still to do is done
-        aborts = [peer.abort.remote() for peer in self._peers]
-        ray.wait(aborts, num_returns=len(aborts), timeout=START_SECONDS)
+        self._await_peers()
         host = ray.util.get_node_ip_address()
         store = open_store(host)  # lives until every rank has joined
         if failure := self.call("join", host, store.port).failure:
             raise RankLostError(f"the process group did not form: {failure.message}")
         self._formed = True
+
+    def _await_peers(self) -> None:
+        """Until every peer is up, and has done what an earlier abort asked for."""
+        pending = [peer.abort.remote() for peer in self._peers]
+        deadline = time.monotonic() + START_SECONDS
+        while pending and time.monotonic() < deadline:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)
+            state = placement_group_table(get_current_placement_group())["state"]
+            if pending and state != "CREATED":  # Ray looks for another node, perhaps for ever
+                raise RankLostError("a node is gone on which a rank was to start")
 
     def call(self, method: str, *args: Any) -> Outcome:
         """Run a method of :class:`Rank` on every rank; returns all values, or the first cause.
@@ -263,6 +280,7 @@ class Peer(Rank):
     """A rank in an actor of its own; ``abort`` reaches it while a call is under way."""
 
     def __init__(self, slot: int | None, rank: int, world_size: int, **options: Any) -> None:
+        use_interface_of(ray.util.get_node_ip_address())
         super().__init__(rank, world_size, **options)
         self._slot = slot
 

@@ -6,7 +6,9 @@ import stat
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import ip_address, ip_interface
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
@@ -18,6 +20,36 @@ COLLECTIVE_TIMEOUT = timedelta(hours=1)
 _abort_lock = threading.Lock()
 _connections: dict[int, int] = {}
 """The group's sockets: file descriptor -> inode, which tells whether it is still the same one."""
+
+
+def use_interface_of(address: str) -> None:
+    """Have gloo use the network interface by which other nodes reach this one at ``address``.
+
+    By itself it takes the one that the host's name stands for, which on many hosts is the loopback.
+    ``GLOO_SOCKET_IFNAME``, where it is set, decides. NCCL leaves the loopback out by itself and
+    uses several interfaces at once: ``NCCL_SOCKET_IFNAME`` is the user's alone.
+    """
+    if interface := find_interface(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def find_interface(address: str) -> str | None:
+    """The network interface that has ``address``, else one in whose network it lies."""
+    wanted = ip_address(address)
+    near = None
+    for name, addresses in psutil.net_if_addrs().items():
+        for known in addresses:
+            if known.family not in (socket.AF_INET, socket.AF_INET6) or not known.netmask:
+                continue
+            own = known.address.partition("%")[0]
+            if ip_address(own) == wanted:
+                return name
+            if (
+                known.family == socket.AF_INET
+                and wanted in ip_interface(f"{own}/{known.netmask}").network
+            ):
+                near = name
+    return near
 
 
 def open_store(host: str) -> TCPStore:

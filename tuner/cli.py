@@ -14,8 +14,10 @@ app = typer.Typer(
 )
 
 File = Annotated[str, typer.Argument(help="an experiment file, or the name of a built-in one")]
-Run = Annotated[Path, typer.Argument(help="a run folder, such as runs/quickstart")]
-Best = Annotated[Path, typer.Argument(help="a run folder, or its best/ folder")]
+Run = Annotated[
+    str, typer.Argument(help="a run folder, such as runs/quickstart or s3://bucket/quickstart")
+]
+Best = Annotated[str, typer.Argument(help="a run folder, or its best/ folder")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as search.num_trials=8"),
@@ -45,7 +47,7 @@ AsJson = Annotated[
         "and at last summary or error (tuner/callbacks/json_lines.py has their fields)",
     ),
 ]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders")]
 
 
 @app.command()
@@ -155,7 +157,7 @@ def plan(
 
 @app.command("list")
 def list_(
-    storage: Annotated[Path, typer.Argument(help="the folder of run folders")] = Path("runs"),
+    storage: Annotated[str, typer.Argument(help="the folder of run folders")] = "runs",
 ) -> None:
     """Name the built-in experiments, search spaces and trainables, and the runs in STORAGE."""
     from tuner.commands.list import list_all as command

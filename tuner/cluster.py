@@ -2,12 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tuner.errors import UserError
+
+POLL_SECONDS = 2.0
+"""Nodes that came or went are seen within this time of Ray's knowing."""
+
+PROBE_SECONDS = 20.0
+"""How long is waited, before a run begins, for nodes to say whether they share its folder."""
 
 
 @contextmanager
@@ -59,6 +67,134 @@ def cluster(
         ray.shutdown()
 
 
+class Capacity:
+    """How many trials the cluster holds at once, as its nodes come and go.
+
+    Args:
+        bundles: resources of a trial, one bundle a rank, all alike.
+        limit: the most slots that are wanted; None: all there are. An autoscaler is trusted to
+            bring nodes for as many.
+        folder: the run's, if it is a local one: every node that can run a rank must see it, which
+            is looked at once a node.
+
+    """
+
+    def __init__(
+        self, bundles: list[dict[str, float]], limit: int | None, folder: Path | None = None
+    ) -> None:
+        self._bundles, self._limit = bundles, limit
+        self._shared = SharedFolder(folder) if folder else None
+        self._due = 0.0
+        self.slots = 0
+        """As they were last counted."""
+
+    def require(self) -> int:
+        """The slots there are now, of which there must be one.
+
+        Raises:
+            UserError: there is none, so that Ray would wait for ever, or a node lacks the folder.
+
+        """
+        nodes = _alive()
+        if self._limit and _has_autoscaler():
+            self.slots = self._limit
+        else:
+            held = [node["Resources"] for node in nodes]
+            self.slots = fitting_slots(self._bundles, held, self._limit)
+        self._check_folder(nodes, PROBE_SECONDS)
+        return self.slots
+
+    def count(self) -> int:
+        """The slots there are, counted every few seconds; 0: no node is left that holds a trial.
+
+        Raises:
+            UserError: a node that has joined lacks the folder.
+
+        """
+        now = time.monotonic()
+        if now >= self._due:
+            nodes = _alive()
+            self.slots = _count(self._bundles, [n["Resources"] for n in nodes], self._limit)
+            if self.slots and self._limit and _has_autoscaler():
+                self.slots = self._limit
+            self._check_folder(nodes)
+            self._due = now + POLL_SECONDS
+        return self.slots
+
+    def _check_folder(self, nodes: Sequence[Mapping[str, Any]], seconds: float = 0.0) -> None:
+        """Ask the nodes that can run a rank, and wait for their answers for a while."""
+        if self._shared is None:
+            return
+        able = [node for node in nodes if _fit(self._bundles[0], node["Resources"])]
+        self._shared.ask({node["NodeID"]: node["NodeManagerAddress"] for node in able})
+        if lacking := self._shared.lacking(seconds):
+            raise UserError(
+                f"storage is {str(self._shared.folder.parent)!r}, a folder that these nodes do not "
+                f"share: {', '.join(lacking)}; give one that every node sees, such as a network "
+                "mount, or object storage: --set storage=..."
+            )
+
+
+class SharedFolder:
+    """Whether nodes see what is written into a folder here. Each is asked once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._token = folder / f".seen-{uuid4().hex}"
+        self._asked: set[str] = set()
+        self._answers: dict[Any, str] = {}
+        """What is still to come: reference -> the address of the node."""
+
+    def ask(self, nodes: Mapping[str, str]) -> None:
+        """Have nodes (Ray's id -> address) look for a file that is there from now on."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = ray.get_runtime_context().get_node_id()
+        new = [node for node in nodes if node != here and node not in self._asked]
+        self._asked.update(new)
+        if new:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._token.touch()
+        for node in new:
+            on_it = NodeAffinitySchedulingStrategy(node, soft=False)
+            look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_it)(os.path.exists)
+            self._answers[look.remote(str(self._token))] = nodes[node]
+
+    def lacking(self, seconds: float = 0.0) -> list[str]:
+        """Addresses of nodes that have not seen it. One that does not answer is not among them."""
+        import ray
+        from ray.exceptions import RayError
+
+        if not self._answers:
+            return []
+        waiting = list(self._answers)
+        answered, _ = ray.wait(waiting, num_returns=len(waiting), timeout=seconds)
+        found = []
+        for answer in answered:
+            address = self._answers.pop(answer)
+            with suppress(RayError):  # the node is gone again
+                found += [] if ray.get(answer) else [address]
+        if not self._answers:
+            self._token.unlink(missing_ok=True)
+        return sorted(found)
+
+
+def _has_autoscaler() -> bool:
+    """Whether Ray brings nodes by itself for what is waiting."""
+    from ray._private.state import state  # no public way to ask
+
+    config = state.get_cluster_config()
+    return config is not None and bool(config.node_group_configs)
+
+
+def _alive() -> list[dict[str, Any]]:
+    """The nodes of the cluster, as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
 def count_slots(bundles: list[dict[str, float]], limit: int | None = None) -> int:
     """How many trials with these bundles (all alike) fit into the cluster at once.
 
@@ -66,10 +202,7 @@ def count_slots(bundles: list[dict[str, float]], limit: int | None = None) -> in
         UserError: not even one does: Ray would wait for ever.
 
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return fitting_slots(bundles, nodes, limit)
+    return Capacity(bundles, limit).require()
 
 
 def fitting_slots(
@@ -82,26 +215,36 @@ def fitting_slots(
 
     """
     bundle, ranks = bundles[0], len(bundles)
-    fitting = sum(_fit(bundle, node) for node in nodes)
-    slots = fitting // ranks
+    slots = _count(bundles, nodes, limit)
     if slots < 1:
         held = {key: sum(node.get(key, 0) for node in nodes) for key in bundle}
         need = ", ".join(f"{ranks * amount:g} {_label(key)}" for key, amount in bundle.items())
         have = ", ".join(f"{amount:g} {_label(key)}" for key, amount in held.items())
+        if len(nodes) > 1:
+            have += f", on {len(nodes)} nodes, and a rank must fit onto one"
         raise UserError(
             f"resources: a trial needs {need} ({ranks} ranks), but the cluster has {have}; lower "
             "resources.gpus_per_trial, workers_per_trial or cpus_per_worker"
         )
+    return slots
+
+
+def _count(
+    bundles: list[dict[str, float]], nodes: Sequence[Mapping[str, float]], limit: int | None
+) -> int:
+    """The slots on these nodes; a trial's ranks may lie on several."""
+    slots = sum(_fit(bundles[0], node) for node in nodes) // len(bundles)
     return min(slots, limit) if limit else slots
 
 
 def _fit(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
-    return min(_shares(node.get(key, 0), amount) for key, amount in bundle.items())
+    """How many ranks a node holds."""
+    return min(_shares(key, node.get(key, 0), amount) for key, amount in bundle.items())
 
 
-def _shares(held: float, amount: float) -> int:
+def _shares(resource: str, held: float, amount: float) -> int:
     """How often ``amount`` goes into what a node holds; parts of a GPU lie on one GPU each."""
-    if amount < 1 and held >= 1:
+    if resource == "GPU" and amount < 1:
         return int(1 / amount + 1e-9) * int(held)
     return int(held / amount + 1e-9)
 

@@ -17,3 +17,7 @@ class DetachedError(UserError):
     """The user left a job to itself; it goes on, and the message says how to follow it again."""
 
     exit_code = 130
+
+
+class StorageError(UserError):
+    """What a run is kept in takes no more: full, out of reach, or another's."""

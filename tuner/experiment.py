@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from tuner.errors import UserError
 from tuner.search import SearchSettings
+from tuner.storage import is_remote, join, local_folder
 
 Frozen = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,8 +47,16 @@ class Resources(BaseModel):
     max_concurrent_trials: int | None = Field(
         None, ge=1, description="slots; null: as many as the cluster holds"
     )
+    placement: Literal["pack", "spread"] = Field(
+        "pack",
+        description="of a trial's ranks: on as few nodes as there is room on, or on as many; "
+        "either way they may span nodes",
+    )
     max_failures: int = Field(
-        3, ge=0, description="times a trial is taken up again after a process was lost"
+        3,
+        ge=0,
+        description="times a trial is taken up again after a process was lost; where that befalls "
+        "every slot so often, and no epoch is finished in between, the run ends, to be resumed",
     )
     accelerator_type: str | None = Field(None, description="a Ray accelerator type, such as A100")
 
@@ -122,6 +132,24 @@ class Cache(BaseModel):
     )
 
 
+class Checkpoints(BaseModel):
+    """What is kept of trials' states, on a disk or in the storage."""
+
+    model_config = Frozen
+
+    max_gb: float | None = Field(
+        None,
+        gt=0,
+        description="the most that all checkpoints of the run take, in 10^9 bytes; those of trials "
+        "that are over make room, the worst first; null: no limit",
+    )
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The limit in bytes."""
+        return None if self.max_gb is None else int(self.max_gb * 1e9)
+
+
 class Logging(BaseModel):
     """What is written of each trial beside its metrics."""
 
@@ -167,7 +195,11 @@ class Experiment(BaseModel):
     search: SearchSettings = Field(default_factory=SearchSettings)
     resources: Resources = Field(default_factory=Resources)
     stop: Stop = Field(default_factory=Stop)
-    storage: str = Field("./runs", description="the folder that holds the run folders")
+    storage: str = Field(
+        "./runs",
+        description="the folder that holds the run folders, or a URI such as s3://bucket/prefix",
+    )
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints)
     cache: Cache = Field(default_factory=Cache)
     logging: Logging = Field(default_factory=Logging)
     final: Final | None = Field(
@@ -185,15 +217,25 @@ class Experiment(BaseModel):
 
     @field_validator("storage")
     @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("it must be a folder; object storage is not supported yet")
+    def _holds_no_secret(cls, value: str) -> str:
+        if is_remote(value) and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "it is written into the run's folder, so it must hold no credentials; leave them "
+                "to the environment (AWS_ACCESS_KEY_ID, ~/.aws or a role)"
+            )
         return value
 
     @property
+    def location(self) -> str:
+        """Where the run is kept: its folder, or a URI."""
+        if is_remote(self.storage):
+            return join(self.storage, self.name)
+        return str(self.folder)
+
+    @property
     def folder(self) -> Path:
-        """The run's own folder."""
-        return Path(self.storage).expanduser().resolve() / self.name
+        """The run's own folder on this machine; of one on object storage, its mirror."""
+        return local_folder(self.storage) / self.name
 
     @property
     def job_metadata(self) -> dict[str, str]:

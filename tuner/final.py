@@ -1,6 +1,5 @@
 """The final fit: a search's best configuration, trained afresh. It is a search of one trial."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from tuner.search.rules.run_all import RunAll
 from tuner.search.samplers.blank import BlankSampler
 from tuner.search.search import EventLog, Search
 from tuner.search.trial import Status, Trial
+from tuner.storage import Kept
 
 FINAL = "final"
 """The fit's folder, in the run's."""
@@ -106,19 +106,20 @@ def read_final(run: Path, search: Search) -> FinalFit | None:
 
 
 @contextmanager
-def open_final(run: Path, search: Search, fit: Fit) -> Iterator[FinalFit]:
+def open_final(run: Kept, search: Search, fit: Fit) -> Iterator[FinalFit]:
     """The final fit, to be gone on with; another one, that lies in its place, is removed."""
     drop_other(run, fit)
-    (run / FINAL).mkdir(exist_ok=True)
-    with Journal(run / FINAL / JOURNAL) as journal:
-        yield _replay(run, search, fit, journal)
+    folder = run.folder / FINAL
+    folder.mkdir(exist_ok=True)
+    with Journal(folder / JOURNAL, run.check) as journal:
+        yield _replay(run.folder, search, fit, journal)
 
 
-def drop_other(run: Path, fit: Fit | None) -> None:
+def drop_other(run: Kept, fit: Fit | None) -> None:
     """Remove a final fit that is not ``fit``: it was of a search that has gone on since."""
-    events = _events(run)
+    events = _events(run.folder)
     if events and (fit is None or events[0]["fit"] != asdict(fit)):
-        shutil.rmtree(run / FINAL)
+        run.remove(FINAL)
 
 
 def _events(run: Path) -> list[Event]:

@@ -8,16 +8,17 @@ from typing import Any
 from tuner.errors import UserError
 from tuner.experiment import Experiment, load_experiment
 from tuner.final import is_outstanding
-from tuner.search.journal import JOURNAL, is_open, read_journal
+from tuner.search.journal import JOURNAL, read_journal
 from tuner.search.replay import has_ended, replay
 from tuner.search.search import Search
+from tuner.storage import fetched, is_held, split
 
 
 class State(StrEnum):
     """How far a run has come."""
 
     RUNNING = "running"
-    """A process has its journal open."""
+    """A process works on it."""
     INTERRUPTED = "interrupted"
     """No process has, and there is more to do."""
     FINISHED = "finished"
@@ -35,23 +36,26 @@ class History:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
+        """The run's folder on this machine."""
         return self.experiment.folder
 
 
 def open_run(run: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
     """The experiment of a run folder, with its storage where the folder now is.
 
+    Of a run on object storage, what tells how it stands is fetched into its mirror.
+
     Raises:
-        UserError: ``run`` is no run folder.
+        UserError: ``run`` is no run folder, or its storage cannot be read.
 
     """
-    folder = Path(run).expanduser().resolve()
+    folder = fetched(run)
     if not (folder / JOURNAL).is_file():
         raise UserError(
             f"{run} is no run folder: it has no {JOURNAL}; give a folder such as runs/NAME"
         )
-    place = {"name": folder.name, "storage": str(folder.parent)}
+    storage, name = split(run)
+    place = {"name": name, "storage": storage}
     return load_experiment(folder / "experiment.yaml", {**(overrides or {}), **place})
 
 
@@ -59,12 +63,12 @@ def read_history(run: str | Path) -> History:
     """Read a run folder; nothing in it is changed or locked, and no torch, Ray or space is loaded.
 
     Raises:
-        UserError: ``run`` is no run folder, or a file in it is damaged.
+        UserError: as of :func:`open_run`, or a file in the folder is damaged.
 
     """
     experiment = open_run(run)
     journal = experiment.folder / JOURNAL
-    running = is_open(journal)  # asked first: what ends in between then shows as still running
+    running = is_held(experiment.location)  # asked first: what ends since shows as still running
     try:
         search = replay(read_journal(journal), experiment.search)
     except (LookupError, TypeError, AttributeError) as error:

@@ -20,6 +20,7 @@ from tuner.experiment import Experiment
 from tuner.final import FinalFit
 from tuner.search.search import Search
 from tuner.search.trial import Trial
+from tuner.storage import checkpoint_at, fetch_model
 from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
 
 PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
@@ -37,7 +38,7 @@ class Best:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where the model lies, if it was saved."""
+        """Where the model lies in the run's storage, if it was saved."""
         fitted = self.final and self.final.result
         trial, epoch = (fitted, fitted.epoch) if fitted else (self.trial, self.epoch)
         return Path(trial.checkpoints[epoch]) if epoch in trial.checkpoints else None
@@ -89,7 +90,8 @@ def write_best(
     _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
     write_metrics(best, beside, test)
     if best.checkpoint:
-        _write_model(trainable, config, best.checkpoint, beside)
+        with checkpoint_at(experiment.storage, best.checkpoint) as checkpoint:
+            _write_model(trainable, config, checkpoint, beside)
     write_source(trainable, beside)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
@@ -137,24 +139,22 @@ def _write_model(
 
 
 def load_model(path: str | Path) -> Any:
-    """The model in a ``best/`` folder, in eval mode.
+    """The model in a ``best/`` folder, or in a run's, on a disk or object storage, in eval mode.
 
     Of code, only the module that the folder's ``config.yaml`` names as trainable is imported: load
     no folder from someone you would not run code of.
 
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder holds no model, or the storage cannot be read.
 
     """
-    folder = Path(path)
-    if (folder / "best").is_dir():
-        folder = folder / "best"
+    folder = fetch_model(path)
     try:
         described = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         name = described["trainable"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} holds no model ({error}); give a run's folder or its best/"
+            f"{path} holds no model ({error}); give a run's folder or its best/"
         ) from error
     trainable = resolve_trainable(name, kept_source(name, folder))
     load = getattr(trainable.cls, "load", None)

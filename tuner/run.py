@@ -6,16 +6,16 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
 from tuner.callbacks.text import shown
-from tuner.cluster import cluster, count_slots, environment
+from tuner.cluster import Capacity, cluster, environment
 from tuner.earlier import Earlier, read_earlier
-from tuner.errors import InterruptedRunError, UserError
+from tuner.errors import InterruptedRunError, StorageError, UserError
 from tuner.experiment import Experiment
 from tuner.final import (
     FINAL,
@@ -41,9 +41,10 @@ from tuner.results import (
 )
 from tuner.scoring import read_score, score_best, scores
 from tuner.search import build_search
-from tuner.search.journal import JOURNAL, Journal
+from tuner.search.journal import JOURNAL, Event, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
+from tuner.storage import Kept, drop_checkpoints, for_tune, hold, is_remote
 from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
 LOG = "run.log"
@@ -88,15 +89,18 @@ def start_run(
     trainable, space = validate(experiment, folder)
     experiment = trainable.settle(experiment, default_configuration(space))
     earlier = read_earlier(experiment, space)
-    _create_folder(experiment)
-    with Journal(experiment.folder / JOURNAL) as journal:  # no other process comes in between
-        write_experiment(experiment, space)
+    with ExitStack() as stack:
+        kept = stack.enter_context(hold(experiment.location))
+        _create_folder(experiment)
+        journal = stack.enter_context(Journal(experiment.folder / JOURNAL, kept.check))
+        write_experiment(experiment, space)  # from here on, no other process comes in between
         write_source(trainable, experiment.folder)
         write_environment(experiment.folder)
         return _run(
             experiment,
             trainable,
             space,
+            kept,
             journal,
             address=address,
             folder=folder,
@@ -116,10 +120,10 @@ def resume_run(
     """Go on with a run that was interrupted, from its journal.
 
     Args:
-        run: its folder.
+        run: its folder, or the URI of one on object storage.
         address: as for :func:`start_run`.
-        overrides: dotted path -> value, below ``resources``, ``stop`` and ``final``. The rest is
-            what the journal's results and decisions rest on.
+        overrides: dotted path -> value, below ``resources``, ``stop``, ``checkpoints`` and
+            ``final``. The rest is what the journal's results and decisions rest on.
         display: how it is shown as it goes.
 
     Raises:
@@ -129,20 +133,23 @@ def resume_run(
     """
     changed = {key.partition(".")[0] for key in overrides or {}}
     for key in overrides or {}:
-        if key.partition(".")[0] not in ("resources", "stop", "final"):
+        if key.partition(".")[0] not in ("resources", "stop", "checkpoints", "final"):
             raise UserError(
-                f"--set {key}: a run that has begun can change its resources, stop and final "
-                "alone; start another run for the rest"
+                f"--set {key}: a run that has begun can change its resources, stop, checkpoints "
+                "and final alone; start another run for the rest"
             )
     experiment = open_run(run, overrides)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
-    with Journal(experiment.folder / JOURNAL) as journal:
+    with ExitStack() as stack:
+        kept = stack.enter_context(hold(experiment.location))
+        journal = stack.enter_context(Journal(experiment.folder / JOURNAL, kept.check))
         write_experiment(experiment, space)
         return _run(
             experiment,
             trainable,
             space,
+            kept,
             journal,
             address=address,
             folder=source,
@@ -155,6 +162,7 @@ def _run(
     experiment: Experiment,
     trainable: Trainable,
     space: Any,
+    kept: Kept,
     journal: Journal,
     *,
     address: str | None,
@@ -172,6 +180,7 @@ def _run(
             max_faults=experiment.resources.max_failures,
             plateau_epochs=experiment.stop.plateau_epochs,
             target=experiment.stop.target,
+            max_checkpoint_bytes=experiment.checkpoints.max_bytes,
         )
         if earlier:
             search.learn(**vars(earlier))
@@ -179,7 +188,7 @@ def _run(
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
         console = Console(terminal, display)
-        run = _Run(experiment, trainable, search, console, searched, test)
+        run = _Run(experiment, trainable, search, kept, console, searched, test)
         run.introduce()
         if searched:
             search.finish()
@@ -193,6 +202,8 @@ def _run(
             return run.fit(dashboard)
         except KeyboardInterrupt:
             raise run.interrupted() from None
+        except StorageError as problem:
+            raise run.cut_off(problem) from problem
 
 
 @dataclass
@@ -202,6 +213,7 @@ class _Run:
     experiment: Experiment
     trainable: Trainable
     search: Search
+    kept: Kept
     console: Console
     searched: bool
     """The search was over before."""
@@ -210,9 +222,13 @@ class _Run:
     slots: int = 0
     actors: int = 0
     bundles: list[dict[str, float]] = field(init=False)
+    capacity: Capacity = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bundles = self.experiment.resources.bundles()
+        resources, storage = self.experiment.resources, self.experiment.storage
+        self.bundles = resources.bundles()
+        folder = None if is_remote(storage) else self.experiment.folder
+        self.capacity = Capacity(self.bundles, resources.max_concurrent_trials, folder)
 
     def introduce(self) -> None:
         """Say what is run, and where."""
@@ -221,7 +237,7 @@ class _Run:
             f"run {shown(folder)} (log: {shown(folder / LOG)})",
             "run",
             name=self.experiment.name,
-            folder=str(folder),
+            folder=self.experiment.location,
             log=str(folder / LOG),
             algorithm=search.algorithm,
             metric=search.metric,
@@ -266,7 +282,7 @@ class _Run:
 
     def fit(self, dashboard: str | None) -> Summary:
         """Run the search under Ray Tune to its end, and what follows it."""
-        slots = count_slots(self.bundles, self.experiment.resources.max_concurrent_trials)
+        slots = self.capacity.require()
         url = f"http://{dashboard}" if dashboard else None
         self.console.say(f"dashboard: {url or 'none'}", "cluster", dashboard=url, slots=slots)
         if not self.searched:
@@ -277,19 +293,25 @@ class _Run:
 
     def run_search(self, slots: int) -> None:
         budget = self.experiment.stop.time_budget
+        self.drop_leftovers()
         bridge = self._tune(self.experiment, self.search, slots, self.trial_config, budget)
         if bridge.problem:
             raise bridge.problem
-        self.slots, self.actors = slots, len(bridge.actors)
+        self.slots, self.actors = bridge.slots, len(bridge.actors)
+
+    def drop_leftovers(self) -> None:
+        """Delete checkpoints that are there and that the journal does not name."""
+        named = {path for trial in self.search.trials for path in trial.checkpoints.values()}
+        drop_checkpoints(self.experiment.location, spare=named)
 
     def run_final(self) -> None:
         """Train the best configuration afresh, or go on with that."""
-        run = self.experiment.folder
         fit = wanted_fit(self.experiment, self.search)
         assert fit is not None
         self.console.say(f"final fit: trial {fit.trial}, {fit.epochs} epochs on {fit.data}")
-        place = self.experiment.model_copy(update={"name": FINAL, "storage": str(run)})
-        with open_final(run, self.search, fit) as final:
+        inside = {"name": FINAL, "storage": self.experiment.location}
+        place = self.experiment.model_copy(update=inside)
+        with open_final(self.kept, self.search, fit) as final:
             config = self.trial_config(final.of, **final.spec)
             self._tune(place, final.search, 1, lambda _: config, fit=vars(fit))
 
@@ -305,16 +327,41 @@ class _Run:
         """Run a search to its end, in the folder of ``place``; returns what tied it to Tune."""
         from tuner.search.tune_adapters import TuneBridge
 
-        bridge = TuneBridge(search, self.bundles, slots, make_config, time_budget)
+        resources = self.experiment.resources
+        capacity = self.capacity if place is self.experiment else Capacity(self.bundles, slots)
+        bridge = TuneBridge(
+            search,
+            self.bundles,
+            capacity.count,
+            make_config,
+            warn=self.console.warn,
+            discard=self.kept.discard,
+            placement=resources.placement,
+            time_budget=time_budget,
+        )
+        search.subscribe(self._warn_of_room)
         search.open_session(slots=slots, **facts)
         with ExitStack() as stack:
             for observer in self._observers(place, search, slots):
                 search.subscribe(stack.enter_context(observer))
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
-            fit_with_tune(place, self.trainable, bridge)
+            try:
+                fit_with_tune(place, self.trainable, bridge)
+            except Exception as error:
+                if problem := _storage_problem(error):
+                    raise problem from error
+                raise
         if not search.finished and not bridge.problem:
-            raise self.interrupted()
+            raise self.interrupted(bridge.broken)
         return bridge
+
+    def _warn_of_room(self, event: Event, _: Search) -> None:
+        if event["event"] == "overfull":
+            self.console.warn(
+                f"checkpoints.max_gb is {event['limit'] / 1e9:g}, and the checkpoints that are "
+                f"needed take {event['bytes'] / 1e9:.3g} GB, with one in the making on each "
+                "slot: they are kept"
+            )
 
     def _observers(self, place: Experiment, search: Search, slots: int) -> list[Any]:
         """Who is told of every event: contexts that are called with it."""
@@ -347,7 +394,7 @@ class _Run:
 
     def finish(self) -> Summary:
         """Write the results and score the best model; refuse where there are none."""
-        drop_other(self.experiment.folder, wanted_fit(self.experiment, self.search))
+        drop_other(self.kept, wanted_fit(self.experiment, self.search))
         best = self.write()
         if best and self._to_be_scored:
             self.score(best)
@@ -367,7 +414,7 @@ class _Run:
         self.console.say("scoring the best model on test data")
         changes = best.final.spec if best.final else {}
         spec = self.trial_config(best.trial, **{**changes, "log_dir": None})["spec"]
-        score = score_best(self.experiment.folder, best, self.experiment.resources, spec)
+        score = score_best(self.experiment, best, spec)
         write_metrics(best, folder, score.metrics)
 
     def write(self) -> Path | None:
@@ -394,14 +441,28 @@ class _Run:
             command = f"python -m tuner report {shlex.quote(shown(self.experiment.folder))}"
             self.console.warn(f"no report ({type(error).__name__}: {error}); write it by {command}")
 
-    def interrupted(self) -> InterruptedRunError:
-        """Write what there is; the error says how to go on."""
+    def interrupted(self, reason: str | None = None) -> InterruptedRunError:
+        """Write what there is; the error says why, where it was nobody's wish, and how to go on."""
         self.write()
         self.report(State.INTERRUPTED)
         command = _go_on(self.experiment.folder)
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
+        because = f" ({reason})" if reason else ""
         return InterruptedRunError(
-            f"interrupted after {epochs} epochs; the state is saved. Go on with: {command}"
+            f"interrupted after {epochs} epochs{because}; the state is saved. Go on with: {command}"
+        )
+
+    def cut_off(self, problem: StorageError) -> StorageError:
+        """Write what can be written, where the storage fails; the error says how to go on."""
+        with suppress(OSError, UserError):
+            self.drop_leftovers()  # half a checkpoint may be what fills the disk
+        with suppress(OSError, UserError):
+            self.write()
+        with suppress(OSError, UserError):
+            self.report(State.INTERRUPTED)
+        return StorageError(
+            f"{problem}. The state is saved, up to epoch {self.search.epochs_done} of the search. "
+            f"Then go on with: {_go_on(self.experiment.folder)}"
         )
 
     def trial_config(self, trial: Trial, **changes: Any) -> dict[str, Any]:
@@ -421,7 +482,10 @@ class _Run:
             "log_skip": list(self.experiment.logging.skip),
             "log_share": self.experiment.logging.max_share,
         }
-        return {"spec": {**spec, **changes}}
+        spec |= changes
+        if spec["log_dir"] and is_remote(self.experiment.storage):
+            spec["log_dir"] = "."  # on the worker's disk; Tune brings it with each checkpoint
+        return {"spec": spec}
 
 
 def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> None:
@@ -436,7 +500,7 @@ def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> 
     settings = {
         "RAY_CHDIR_TO_TRIAL_DIR": 0,
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": 1,
-        "TUNE_MAX_PENDING_TRIALS_PG": bridge.slots,
+        "TUNE_MAX_PENDING_TRIALS_PG": 10**6,  # the bridge has no more trials than slots
         "TUNE_GLOBAL_CHECKPOINT_S": 10**9,  # the journal is the state; Tune's own is not used
     }
     with environment(settings):
@@ -452,13 +516,24 @@ def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> 
             ),
             run_config=tune.RunConfig(
                 name=experiment.name,
-                storage_path=str(experiment.folder.parent),
+                **for_tune(experiment.storage),
+                sync_config=tune.SyncConfig(
+                    sync_artifacts=is_remote(experiment.storage),
+                    sync_artifacts_on_checkpoint=True,
+                ),
                 callbacks=[TrialWatcher(bridge)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=int(by_tune)),
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
             ),
         ).fit()
+
+
+def _storage_problem(error: BaseException | None) -> StorageError | None:
+    """What Tune makes another exception of, if it comes from the run's storage."""
+    while error is not None and not isinstance(error, StorageError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _go_on(folder: Path) -> str:

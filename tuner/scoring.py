@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.experiment import Resources
+from tuner.experiment import Experiment
 from tuner.results import Best, write_json
+from tuner.storage import checkpoint_at
 from tuner.trainable import Trainable
 
 SCORE = "test.json"
@@ -45,19 +46,19 @@ def read_score(run: Path, best: Best) -> Score | None:
     return score if score.origin == best.origin else None
 
 
-def score_best(run: Path, best: Best, resources: Resources, spec: Mapping[str, Any]) -> Score:
+def score_best(experiment: Experiment, best: Best, spec: Mapping[str, Any]) -> Score:
     """Have the Task of ``best`` score itself, on a worker with the resources of one rank.
 
     Args:
-        run: the run's folder, where the score is kept.
+        experiment: whose run keeps the score in its folder.
         best: the model; it was saved.
-        resources: of a trial.
         spec: of the trial, for :class:`trainables.rank.TrialSpec`.
 
     """
     import ray
     from ray.exceptions import RayError
 
+    resources = experiment.resources
     bundle = dict(resources.bundles()[0])
     cpus, gpus = bundle.pop("CPU"), bundle.pop("GPU", 0)
     ask = ray.remote(
@@ -68,22 +69,27 @@ def score_best(run: Path, best: Best, resources: Resources, spec: Mapping[str, A
         max_retries=resources.max_failures,
     )(_ask)
     try:
-        answer = ray.get(ask.remote(resources.bundles()[0], dict(spec), str(best.checkpoint)))
+        place = experiment.storage, str(best.checkpoint)
+        answer = ray.get(ask.remote(resources.bundles()[0], dict(spec), place))
     except RayError as error:  # the worker is lost, or cannot read what it needs
         cause = getattr(error, "cause", None) or error
         answer = {"error": {"type": type(cause).__name__, "message": str(cause).strip()}}
     score = Score(best.origin, **answer)
-    write_json(run / SCORE, asdict(score))
+    write_json(experiment.folder / SCORE, asdict(score))
     return score
 
 
-def _ask(bundle: dict[str, float], spec: dict[str, Any], checkpoint: str) -> dict[str, Any]:
-    """On the worker: build the Task as it was and ask for its score; metrics, or an error."""
+def _ask(bundle: dict[str, float], spec: dict[str, Any], place: tuple[str, str]) -> dict[str, Any]:
+    """On the worker: build the Task as it was and ask for its score; metrics, or an error.
+
+    ``place``: of the checkpoint, the storage and the path there.
+    """
     from trainables.checkpoint import load_state
     from trainables.distributed import RankGroup
     from trainables.rank import TrialSpec
 
-    group, saved = RankGroup([bundle]), load_state(Path(checkpoint))
+    with checkpoint_at(*place) as checkpoint:
+        group, saved = RankGroup([bundle]), load_state(checkpoint)
     outcome = group.call("build", TrialSpec(**spec), saved["task"], saved["epoch"])
     if not outcome.failure:
         outcome = group.call_first("test")

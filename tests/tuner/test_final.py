@@ -25,6 +25,7 @@ from tuner.scoring import scores
 from tuner.search import build_search
 from tuner.search.journal import JOURNAL, MemoryJournal
 from tuner.search.search import Search
+from tuner.storage import hold
 from tuner.trainable import resolve_trainable
 
 
@@ -221,7 +222,7 @@ def test_the_last_epoch_is_the_result_and_its_checkpoint_alone_is_kept(tmp_path:
     experiment, search = record(tmp_path, final={"epochs": 3})
     fit = wanted_fit(experiment, search)
     assert fit is not None
-    with open_final(experiment.folder, search, fit) as final:
+    with open_final(hold(str(experiment.folder)), search, fit) as final:
         fit_it(final, saved=True)
 
     again = read_final(experiment.folder, search)
@@ -240,7 +241,7 @@ def test_a_fit_whose_model_was_not_saved_has_failed(tmp_path: Path) -> None:
     experiment, search = record(tmp_path, final={})
     fit = wanted_fit(experiment, search)
     assert fit is not None
-    with open_final(experiment.folder, search, fit) as final:
+    with open_final(hold(str(experiment.folder)), search, fit) as final:
         fit_it(final, saved=False)
 
     assert final.over
@@ -252,12 +253,12 @@ def test_a_fit_whose_model_was_not_saved_has_failed(tmp_path: Path) -> None:
 
 def test_a_fit_of_another_configuration_makes_room(tmp_path: Path) -> None:
     experiment, search = record(tmp_path, final={})
-    with open_final(experiment.folder, search, Fit(0, 2, "train")) as final:
+    with open_final(hold(str(experiment.folder)), search, Fit(0, 2, "train")) as final:
         fit_it(final, saved=True)
-    with open_final(experiment.folder, search, Fit(0, 2, "train")) as same:
+    with open_final(hold(str(experiment.folder)), search, Fit(0, 2, "train")) as same:
         assert same.over
 
-    with open_final(experiment.folder, search, Fit(1, 2, "train")) as other:
+    with open_final(hold(str(experiment.folder)), search, Fit(1, 2, "train")) as other:
         assert not other.search.trials
 
     assert read_final(experiment.folder, search) is None

@@ -33,12 +33,15 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "interrupt": ("trial", "error"),
     "restart": ("trial",),
     "replace": ("trial", "reason"),
+    "withdraw": ("trial", "reason"),
     "halt": ("reason",),
+    "overfull": ("bytes", "limit"),
 }
 """Kind -> its fields. A trial starts, ``target`` is the epoch it is to reach; has a result, with a
 ``verdict`` of pause, advance, complete, stop or null; has that epoch saved; goes on after a pause;
 ends without another result; is stopped; leaves its slot; fails; loses its process and is taken up
-again; gets a new process. The whole search is cut short."""
+again; gets a new process; waits for another slot. The whole search is cut short; needs more
+bytes for checkpoints than their limit."""
 
 
 class JsonLines:

@@ -114,6 +114,8 @@ def _line(event: Event, search: Search) -> str:
             return f"{name} lost its process: {brief(event['error'])}"
         case "replace":
             return f"{name} gets a new process: {plain(event['reason'])}"
+        case "withdraw":
+            return f"{name} waits for another slot: {plain(event['reason'])}"
         case "fail":
             return f"{name} failed: {brief(event['error'])}"
     return ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.search.trial import Trial
+from tuner.storage import uri_of
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
 """Colours and other orders to a terminal, which a message may have from elsewhere."""
@@ -58,11 +59,10 @@ def plain(text: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as the user would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """A path as the user would type it here; of what mirrors object storage, the URI."""
+    if uri := uri_of(path):
+        return uri
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def growth_warning(trial: Trial) -> str | None:

@@ -2,10 +2,12 @@ import json
 import shlex
 from pathlib import Path
 
+from tuner.callbacks.text import shown
 from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.history import History, State, read_history
 from tuner.results import best_checkpoint
+from tuner.storage import BEST, fetched
 
 LABELS = "labels.json"
 """In ``best/`` where the model tells classes apart, so that ``predict`` can name them."""
@@ -13,7 +15,7 @@ ALWAYS = {"checkpoint", "config.yaml", "metrics.json", "source"}
 """What ``best/`` holds whatever the trainable; anything more, the trainable wrote to be loaded."""
 
 
-def best(run: Path) -> None:
+def best(run: str) -> None:
     """Print the best trial: its metrics, its hyperparameters, its model and how to use that.
 
     Raises:
@@ -21,6 +23,7 @@ def best(run: Path) -> None:
 
     """
     history = read_history(run)
+    fetched(run, BEST)
     found = best_checkpoint(history.search)
     if found is None:
         raise UserError(
@@ -36,7 +39,7 @@ def best(run: Path) -> None:
 
 
 def _print_model(history: History, current: tuple[int, int]) -> None:
-    folder = _shown(history.folder / "best")
+    folder = history.folder / "best"
     if not folder.exists():
         print(f"no model yet: {_when(history)}")
         return
@@ -44,35 +47,29 @@ def _print_model(history: History, current: tuple[int, int]) -> None:
         holds = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         held = holds["trial"], holds["epoch"]
     except (OSError, ValueError, LookupError) as error:
-        raise UserError(f"{folder} is damaged ({error}); {_when(history)}") from error
+        raise UserError(f"{shown(folder)} is damaged ({error}); {_when(history)}") from error
     if holds.get("final"):
-        print(f"{folder} holds the final fit: {holds['epochs']} epochs on {holds['data']}")
+        print(f"{shown(folder)} holds the final fit: {holds['epochs']} epochs on {holds['data']}")
     if holds.get("test"):
         print_table(["test", ""], [(k, f"{v:.6g}") for k, v in holds["test"].items()])
         print()
     if held != current:
-        print(f"{folder} still holds trial {held[0]}, epoch {held[1]}: {_when(history)}")
+        print(f"{shown(folder)} still holds trial {held[0]}, epoch {held[1]}: {_when(history)}")
     _print_use(folder)
 
 
 def _print_use(folder: Path) -> None:
     written = {path.name for path in folder.iterdir()}
+    place = shown(folder)
     if LABELS in written:
-        print(
-            f"model: {folder}\nuse it: python -m tuner predict {shlex.quote(str(folder))} IMAGE..."
-        )
+        print(f"model: {place}\nuse it: python -m tuner predict {shlex.quote(place)} IMAGE...")
     elif written - ALWAYS:
-        print(f'model: {folder}\nuse it, in Python: tuner.load_model("{folder}")')
+        print(f'model: {place}\nuse it, in Python: tuner.load_model("{place}")')
     elif "checkpoint" in written:
-        print(f"checkpoint: {folder / 'checkpoint'} (the trainable exports no model)")
+        print(f"checkpoint: {shown(folder / 'checkpoint')} (the trainable exports no model)")
 
 
 def _when(history: History) -> str:
     if history.state is State.RUNNING:
         return "it is written when the run ends"
-    return f"write it with python -m tuner resume {shlex.quote(str(_shown(history.folder)))}"
-
-
-def _shown(path: Path) -> Path:
-    """A path as the user would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"write it with python -m tuner resume {shlex.quote(shown(history.folder))}"

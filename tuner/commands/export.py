@@ -10,15 +10,17 @@ from typing import IO
 import torch
 from torch import Tensor, nn
 
+from tuner.callbacks.text import shown
 from tuner.errors import UserError
 from tuner.results import load_model
+from tuner.storage import bring, fetch_model
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 TOLERANCE = 1e-3
 """How far an exported model's outputs may be from the model's own, relative to the largest."""
 
 
-def export(best: Path, form: str, output: Path | None) -> None:
+def export(best: str, form: str, output: Path | None) -> None:
     """Write the model for use without tuner, compare its outputs, and print how far they differ.
 
     The model takes one tensor and returns one, with examples along the first axis; the exported one
@@ -38,7 +40,7 @@ def export(best: Path, form: str, output: Path | None) -> None:
             "'tuner[onnx]'"
         )
     model = load_model(best)
-    path = output or _folder(best) / f"model{SUFFIXES[form]}"
+    path = output or fetch_model(best) / f"model{SUFFIXES[form]}"
     example = _example(model, 2)
     beside = path.with_name(f".{path.name}")  # renamed when whole and compared
     try:
@@ -46,6 +48,7 @@ def export(best: Path, form: str, output: Path | None) -> None:
         _write(model, example, beside, form)
         compared = _compare(model, beside, form)
         beside.replace(path)
+        bring(path)
     except OSError as error:
         raise UserError(
             f"--output is {str(path)!r}, which cannot be written ({error.strerror}); give another"
@@ -53,12 +56,8 @@ def export(best: Path, form: str, output: Path | None) -> None:
     finally:
         with suppress(OSError):
             beside.unlink()
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, takes {_describe(example)}")
+    print(f"{shown(path)}: {path.stat().st_size / 1e6:.1f} MB, takes {_describe(example)}")
     print(compared)
-
-
-def _folder(best: Path) -> Path:
-    return best / "best" if (best / "best").is_dir() else best
 
 
 def _example(model: nn.Module, batch_size: int) -> Tensor:

@@ -7,10 +7,10 @@ from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.experiment import builtin_experiments
 from tuner.history import read_history
-from tuner.search.journal import JOURNAL
+from tuner.storage import join, run_names
 
 
-def list_all(storage: Path) -> None:
+def list_all(storage: str) -> None:
     """Print what comes with tuner, by name, and the runs in the ``storage`` folder."""
     experiments = builtin_experiments()
     print_table(
@@ -26,26 +26,26 @@ def list_all(storage: Path) -> None:
     _print_runs(storage)
 
 
-def _print_runs(storage: Path) -> None:
-    folders = sorted(path.parent for path in storage.glob(f"*/{JOURNAL}"))
-    if not folders:
+def _print_runs(storage: str) -> None:
+    names = run_names(storage)
+    if not names:
         print(f"no runs in {storage}")
         return
-    rows = [_row(folder) for folder in folders]
+    rows = [_row(storage, name) for name in names]
     print_table([f"runs in {storage}", "state", "trials", "epochs", "best"], rows)
 
 
-def _row(folder: Path) -> tuple[str, ...]:
+def _row(storage: str, name: str) -> tuple[str, ...]:
     try:
-        history = read_history(folder)
+        history = read_history(join(storage, name))
     except UserError as error:
-        return folder.name, "unreadable", "", "", str(error)
+        return name, "unreadable", "", "", str(error)
     search = history.search
     best = ""
     if search.best:
         best = f"{search.metric} {search.value(search.best.best_loss):.4f}"
     trials = f"{len(search.trials)}/{search.num_trials}"
-    return folder.name, str(history.state), trials, str(search.epochs_done), best
+    return name, str(history.state), trials, str(search.epochs_done), best
 
 
 def _first_comment(file: Path) -> str:

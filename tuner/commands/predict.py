@@ -5,7 +5,7 @@ from tuner.errors import UserError
 from tuner.results import load_model
 
 
-def predict(best: Path, images: Sequence[Path]) -> None:
+def predict(best: str, images: Sequence[Path]) -> None:
     """Print path, label and probability of each image, a line each, with tabs in between.
 
     Raises:

@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 from tuner.commands.arguments import read_display, read_overrides
 from tuner.commands.summary import errors_told, print_summary
@@ -7,7 +6,7 @@ from tuner.run import resume_run
 
 
 def resume(
-    run: Path, overrides: Sequence[str], address: str | None, *, quiet: bool, as_json: bool
+    run: str, overrides: Sequence[str], address: str | None, *, quiet: bool, as_json: bool
 ) -> None:
     """Go on with a run, and print what it came to."""
     display = read_display(quiet=quiet, as_json=as_json)

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.text import describe
@@ -11,7 +10,7 @@ from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
 
 
-def show(run: Path, *, failures: bool, as_json: bool) -> None:
+def show(run: str, *, failures: bool, as_json: bool) -> None:
     """Print a run's summary and its trials, the best first.
 
     ``failures``: the failed trials and the first traceback instead. ``as_json``: for programs, all

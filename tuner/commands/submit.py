@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables import TRAINABLES
 from tuner import jobs, trainable
 from tuner.commands.arguments import read_experiment, read_overrides
 from tuner.earlier import read_earlier
@@ -117,6 +118,8 @@ def _resumption(run: str, data: str | None, overrides: Sequence[str]) -> _Order:
 
 def _project(trainable: str) -> Path | None:
     """The current folder, where it holds the user's Task; None: it does not."""
+    if trainable in TRAINABLES:
+        return None
     module, folder = trainable.partition(":")[0].partition(".")[0], Path.cwd()
     return folder if (folder / f"{module}.py").exists() or (folder / module).is_dir() else None
 

@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 
 from tuner.errors import UserError
 from tuner.history import open_run
+from tuner.storage import EVENTS, fetched, is_remote
 
-EVENTS = "trial_*/events.out.tfevents.*"
+FILES = "trial_*/events.out.tfevents.*"
 SECONDS_BETWEEN_READS = 5.0
 
 
-def tensorboard(runs: Sequence[Path], port: int) -> None:
+def tensorboard(runs: Sequence[str], port: int) -> None:
     """Open TensorBoard on runs, until Ctrl-C.
 
     Raises:
@@ -39,10 +40,14 @@ def tensorboard(runs: Sequence[Path], port: int) -> None:
                 f"--port is {port}: {error.msg}; --port 0 takes any free one"
             ) from error
         print(f"TensorBoard: {url} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        remote = [run for run in runs if is_remote(run)]
+        while not threading.Event().wait(SECONDS_BETWEEN_READS if remote else None):
+            for run in remote:
+                with suppress(UserError):  # the storage may answer again
+                    fetched(run, EVENTS)
 
 
-def _with_events(run: Path) -> Path:
+def _with_events(run: str) -> Path:
     """The run's folder, which has something to show.
 
     Raises:
@@ -50,7 +55,8 @@ def _with_events(run: Path) -> Path:
 
     """
     folder = open_run(run).folder
-    if not any(folder.glob(EVENTS)):
+    fetched(run, EVENTS)
+    if not any(folder.glob(FILES)):
         raise UserError(
             f"{run} has no events for TensorBoard: none of its trials has ended an epoch, or "
             "logging.skip left all out"

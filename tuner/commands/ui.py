@@ -1,7 +1,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from threading import Lock
 from typing import Any
@@ -12,20 +11,21 @@ from tuner.history import open_run
 from tuner.report.comparison import name_runs
 from tuner.report.record import read_record
 from tuner.search.journal import JOURNAL
+from tuner.storage import fetched, local_folder
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 5.0
 """At most so often, the journals are looked at for something new."""
 
 
-def ui(runs: list[Path], port: int) -> None:
+def ui(runs: list[str], port: int) -> None:
     """Serve optuna-dashboard with a study a run, until Ctrl-C.
 
     Raises:
         UserError: one is no run folder, the extra is not installed, or the port is taken.
 
     """
-    dashboard = Dashboard(list(dict.fromkeys(run.resolve() for run in runs)))
+    dashboard = Dashboard(list({local_folder(run): run for run in runs}.values()))
     try:
         server = make_server(
             HOST, port, dashboard, server_class=_ThreadedServer, handler_class=_SilentHandler
@@ -55,7 +55,7 @@ class Dashboard:
 
     """
 
-    runs: Sequence[Path]
+    runs: Sequence[str]
     _application: Callable[..., Iterable[bytes]] = field(init=False)
     _written: list[int] = field(init=False, default_factory=list)
     """Bytes of each journal that the studies are of."""
@@ -76,13 +76,13 @@ class Dashboard:
 
     def _refresh(self) -> None:
         """Make the studies anew where a journal has grown; they come in the same order."""
-        written = [(run / JOURNAL).stat().st_size for run in self.runs]
+        written = [(fetched(run) / JOURNAL).stat().st_size for run in self.runs]
         self._looked = time.monotonic()
         if written != self._written:
             self._application, self._written = _build(self.runs), written
 
 
-def _build(runs: Sequence[Path]) -> Callable[..., Iterable[bytes]]:
+def _build(runs: Sequence[str]) -> Callable[..., Iterable[bytes]]:
     try:
         from optuna_dashboard import wsgi
     except ImportError as error:

@@ -169,6 +169,7 @@ _LEAVES = {
     "fail": "failed",
     "interrupt": "lost",
     "replace": "lost",
+    "withdraw": "lost",
     "session": "lost",
     "close": "",
 }

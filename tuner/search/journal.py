@@ -3,12 +3,13 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tuner.errors import UserError
+from tuner.errors import StorageError, UserError
 
 JOURNAL = "journal.jsonl"
 """The file's name, in the run's folder."""
@@ -22,13 +23,18 @@ class Journal:
     A line that was cut off when the process died is dropped on opening: it was never acted on.
     While it is open, no other process can open it; :func:`read_journal` still can read it.
 
+    Args:
+        path: the file.
+        check: called before each event; what it raises, the event is not written for.
+
     Raises:
         UserError: another process has it open.
 
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
+        self.path, self._check = path, check
+        self._problem: StorageError | None = None
         self._file = path.open("a", encoding="utf-8")
         try:
             _keep_others_out(self._file, path)
@@ -38,13 +44,29 @@ class Journal:
             raise
 
     def append(self, event: Event) -> None:
-        """Write one event; it survives the death of this process."""
-        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-        self._file.flush()
+        """Write one event; it survives the death of this process.
+
+        Raises:
+            StorageError: it cannot be written, and no later one will be.
+
+        """
+        if self._problem:  # a line that was cut off may be the last, and never in the midst
+            raise self._problem
+        try:
+            self._check()
+            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except StorageError as problem:
+            self._problem = problem
+            raise
+        except OSError as error:
+            self._problem = StorageError(f"{self.path} cannot be written: {error.strerror}")
+            raise self._problem from error
 
     def close(self) -> None:
         """Close the file; the journal can be opened again."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written before, cannot be now
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

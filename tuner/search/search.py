@@ -103,6 +103,7 @@ class Search:
         max_faults: how often a trial is taken up again after its process was lost.
         plateau_epochs: a trial ends after so many epochs without a better result.
         target: the search is halted once the metric is as good as this.
+        max_checkpoint_bytes: the most that all checkpoints may take; None: no limit.
         journal: the events so far are applied, new ones are appended.
         clock: seconds since the epoch, for the events' time stamps.
 
@@ -123,12 +124,14 @@ class Search:
         max_faults: int = 3,
         plateau_epochs: int | None = None,
         target: float | None = None,
+        max_checkpoint_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.sampler, self.rule = sampler, rule
         self.num_trials, self.max_epochs = num_trials, max_epochs
         self.metric, self.sign = metric, {"min": 1.0, "max": -1.0}[mode]
         self.max_faults, self.plateau_epochs, self.target = max_faults, plateau_epochs, target
+        self.max_checkpoint_bytes = max_checkpoint_bytes
         self.trials: list[Trial] = []
         self.halted: str | None = None
         self.reached: Counter[int] = Counter()
@@ -143,6 +146,9 @@ class Search:
         """What was learned from earlier runs, as it stands in the journal."""
         self._initial = [(default, "default")] if default is not None else []
         self._initial += initial
+        self._slots = 1
+        self._largest_checkpoint = 0
+        self._overfull = False
         self._interrupted: deque[Trial] = deque()
         self._active: dict[int, Trial] = {}
         self._earlier_seconds = 0.0
@@ -173,6 +179,11 @@ class Search:
     def elapsed(self) -> float:
         """Seconds spent in all sessions, up to now."""
         return self._earlier_seconds + self._clock() - self._session_start
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What all kept checkpoints take."""
+        return sum(sum(trial.checkpoint_bytes.values()) for trial in self.trials)
 
     def subscribe(self, listener: Listener) -> None:
         """Have ``listener`` called with every event from now on, after it was applied."""
@@ -249,18 +260,18 @@ class Search:
             self._commit("stop", trial)
         return self._decide(trial)
 
-    def checkpointed(self, number: int, epoch: int, path: str) -> list[str]:
-        """Hear that a checkpoint is saved; returns the paths that are needed no more.
+    def checkpointed(self, number: int, epoch: int, path: str, size: int = 0) -> list[str]:
+        """Hear that a checkpoint of so many bytes is saved; returns paths that are needed no more.
 
-        A trial keeps its latest checkpoint and the one of its best epoch.
+        A trial keeps its latest checkpoint and the one of its best epoch, as long as there is room.
         """
         trial = self.trials[number]
         if epoch not in trial.results or trial.status is Status.FAILED:
             return [path]
         replaced = trial.checkpoints.get(epoch, path)
-        self._commit("checkpoint", trial, epoch=epoch, path=path)
+        self._commit("checkpoint", trial, epoch=epoch, path=path, bytes=size)
         kept = {max(trial.checkpoints), trial.best_epoch}
-        paths = self._forget(trial, set(trial.checkpoints) - kept)
+        paths = self._forget(trial, set(trial.checkpoints) - kept) + self._make_room()
         return [*paths, replaced] if replaced != path else paths
 
     def close(self, number: int) -> list[str]:
@@ -306,6 +317,12 @@ class Search:
         trial = self.trials[number]
         if trial.number in self._active and trial not in self._interrupted:
             self._commit("replace", trial, reason=reason)
+
+    def withdraw(self, number: int, reason: str) -> None:
+        """Hear that a trial cannot start, as its slot is no more: another one takes it up."""
+        trial = self.trials[number]
+        if trial.number in self._active and trial not in self._interrupted:
+            self._commit("withdraw", trial, reason=reason)
 
     def halt(self, reason: str) -> None:
         """Start nothing more; running trials stop at their next report."""
@@ -394,6 +411,39 @@ class Search:
             self._commit("drop", trial, epochs=sorted(epochs))
         return paths
 
+    def _make_room(self) -> list[str]:
+        """Name no more what there is no room for, beside one that is being written on each slot."""
+        if self.max_checkpoint_bytes is None:
+            return []
+        room = self.max_checkpoint_bytes - self._slots * self._largest_checkpoint
+        paths: list[str] = []
+        for trial, epoch in self._expendable():
+            if self.checkpoint_bytes <= room:
+                return paths
+            paths += self._forget(trial, {epoch})
+        if self.checkpoint_bytes > room and not self._overfull:
+            needed = self.checkpoint_bytes + self._slots * self._largest_checkpoint
+            self._commit("overfull", bytes=needed, limit=self.max_checkpoint_bytes)
+        return paths
+
+    def _expendable(self) -> list[tuple[Trial, int]]:
+        """(trial, epoch) of the checkpoints that nothing rests on, the first to go first.
+
+        Those of trials that are over, the worst first; then what trials that may go on have beside
+        their latest. Of all, the best stays.
+        """
+        every = [(trial, epoch) for trial in self.trials for epoch in trial.checkpoints]
+        best = min(every, key=lambda c: (self._loss(*c), c[0].number, c[1]), default=None)
+        found = [
+            (trial, epoch)
+            for trial, epoch in every
+            if (trial, epoch) != best and not (trial.resumable and epoch == max(trial.checkpoints))
+        ]
+        return sorted(found, key=lambda c: (c[0].resumable, -self._loss(*c), c[0].number, c[1]))
+
+    def _loss(self, trial: Trial, epoch: int) -> float:
+        return self.sign * trial.results[epoch][self.metric]
+
     def _drop(self) -> None:
         for trial in self.rule.dropped():
             if trial.status is Status.PAUSED:
@@ -422,8 +472,9 @@ class Search:
         else:
             apply(event)
 
-    def _on_session(self, event: Event) -> None:  # noqa: ARG002 - all have one form
+    def _on_session(self, event: Event) -> None:
         self.halted = None
+        self._slots, self._overfull = event.get("slots", 1), False
         self._interrupted.clear()
         for trial in self.active:
             self._lose(trial)
@@ -469,10 +520,16 @@ class Search:
 
     def _on_checkpoint(self, trial: Trial, event: Event) -> None:
         trial.checkpoints[event["epoch"]] = event["path"]
+        trial.checkpoint_bytes[event["epoch"]] = size = event.get("bytes", 0)
+        self._largest_checkpoint = max(self._largest_checkpoint, size)
 
     def _on_drop(self, trial: Trial, event: Event) -> None:
         for epoch in event["epochs"]:
             trial.checkpoints.pop(epoch)
+            trial.checkpoint_bytes.pop(epoch)
+
+    def _on_overfull(self, event: Event) -> None:  # noqa: ARG002
+        self._overfull = True
 
     def _on_pause(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         trial.status = Status.PAUSED
@@ -503,6 +560,9 @@ class Search:
 
     def _on_replace(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         self.replacements += 1
+        self._lose(trial)
+
+    def _on_withdraw(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         self._lose(trial)
 
     def _on_stop(self, trial: Trial, event: Event) -> None:  # noqa: ARG002

@@ -53,6 +53,8 @@ class Trial:
     results: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
     """Epoch -> where its checkpoint lies; only those that are kept."""
+    checkpoint_bytes: dict[int, int] = field(default_factory=dict)
+    """Epoch -> what the checkpoint takes, of those that are kept."""
     attempts: int = 1
     """Times it was put on a slot. Each may be a new Tune trial, with a folder of its own."""
     faults: int = 0

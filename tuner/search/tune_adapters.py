@@ -8,12 +8,17 @@ Tune's own retries, its experiment state and its limit of concurrent trials stay
 trial is started again from its journalled checkpoint, as a new Tune trial, by the search.
 """
 
+import errno
+import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from pyarrow.fs import FileSelector
 from ray.exceptions import RayTaskError
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint, PlacementGroupFactory
@@ -26,7 +31,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 from trainables.distributed import RankLostError, WornOutError
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
-from tuner.errors import UserError
+from tuner.errors import StorageError, UserError
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
 
@@ -48,6 +53,17 @@ DECISIONS = {
     Decision.PAUSE: TrialScheduler.PAUSE,
     Decision.STOP: TrialScheduler.STOP,
 }
+
+
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""What errors of a full disk say, be they Python's, Arrow's or safetensors'."""
+
+PATIENCE_SECONDS = 600.0
+"""How long a run waits for a node, where none is left that can hold a trial."""
+
+
+UNSAVED = 3
+"""Checkpoints a slot that may fail to be saved in a row, before the run ends."""
 
 
 class SlotResources(PlacementGroupFactory):  # type: ignore[misc]
@@ -90,6 +106,10 @@ class _Slot:
     index: int
     trial: Trial | None = None
     tune_trial: TuneTrial | None = None
+    warm: bool = False
+    """A process holds its resources, with a trial or idle."""
+    retired: bool = False
+    """The cluster has shrunk, and has no room for it."""
 
     @property
     def free(self) -> bool:
@@ -107,8 +127,12 @@ class TuneBridge:
     Args:
         search: the state machine.
         bundles: resources of a trial, one bundle a rank.
-        slots: how many trials run at once.
+        count_slots: how many trials the cluster holds now; asked often. 0: not even one. Raises
+            UserError where the run cannot go on as the cluster is.
         make_config: what Tune hands to the trainable for a trial.
+        warn: says a line to the user.
+        discard: calls what deletes a checkpoint that the journal names no more, when it may.
+        placement: of a trial's ranks: ``"pack"`` or ``"spread"``.
         time_budget: seconds, over all sessions, after which running trials end with their epoch.
 
     """
@@ -117,18 +141,34 @@ class TuneBridge:
         self,
         search: Search,
         bundles: list[dict[str, float]],
-        slots: int,
+        count_slots: Callable[[], int],
         make_config: Callable[[Trial], dict[str, Any]],
+        *,
+        warn: Callable[[str], None],
+        discard: Callable[[Callable[[], None]], None] = lambda delete: delete(),
+        placement: str = "pack",
         time_budget: float | None = None,
     ) -> None:
         self.search, self.bundles, self.make_config = search, bundles, make_config
-        self.slots = slots
         self.time_budget = time_budget
         self.problem: UserError | None = None
         """Why the search was halted, where that is the user's to mend."""
+        self.broken: str | None = None
+        """Why the run ends before the search has, where the cluster does not let it go on."""
+        self.reuses_actors = True
         self.actors: set[str] = set()
         """Ids of the trial actors that were started."""
-        self._slots = [_Slot(index) for index in range(slots)]
+        self._count_slots, self._warn, self._placement = count_slots, warn, placement
+        self._discard = discard
+        self._slots: list[_Slot] = []
+        self._withdrawn: list[TuneTrial] = []
+        """Pending Tune trials whose slot was retired."""
+        self._without_since: float | None = None
+        """Since when no node can hold a trial; ``time.monotonic()``."""
+        self._unsaved = 0
+        """Checkpoints that could not be saved since one last was."""
+        self._losses = 0
+        """Processes lost since an epoch was last finished."""
         self._starting: list[_Slot] = []
         self._resuming: list[_Slot] = []
         self._by_id: dict[str, _Slot] = {}
@@ -157,17 +197,87 @@ class TuneBridge:
 
     # -- slots ------------------------------------------------------------
 
+    @property
+    def slots(self) -> int:
+        """The most trials that ran at once."""
+        return len(self._slots)
+
     def fill_slots(self) -> None:
-        """Give every free slot the search's next job."""
+        """Give every free slot the search's next job, those with a process first."""
         if self.time_budget is not None and self.search.elapsed > self.time_budget:
             self.search.halt(f"time budget of {self.time_budget:.0f} s used up")
-        for slot in self._slots:
-            if slot.free:
-                slot.trial, slot.tune_trial = self.search.next_job(slot.index), None
-                if slot.trial is None:
-                    return
-                paused = slot.trial.number in self._live
-                (self._resuming if paused else self._starting).append(slot)
+        self._follow_cluster()
+        free = [slot for slot in self._slots if slot.free and not slot.retired]
+        for slot in sorted(free, key=lambda slot: not slot.warm):
+            slot.trial, slot.tune_trial = self.search.next_job(slot.index), None
+            if slot.trial is None:
+                return
+            slot.warm = slot.warm and self.reuses_actors
+            paused = slot.trial.number in self._live
+            (self._resuming if paused else self._starting).append(slot)
+
+    def _follow_cluster(self) -> None:
+        """Open slots for nodes that have come; retire cold ones for those that have gone."""
+        if self.broken:
+            return
+        try:
+            count = self._count_slots()
+        except UserError as error:
+            self.broken = str(error)
+            return
+        self._wait_for_nodes(count)
+        wanted = max(count, 1)  # one trial waits on, so that an autoscaler sees what is wanted
+        opened = [slot for slot in self._slots if not slot.retired]
+        for slot in [slot for slot in self._slots if slot.retired][: max(0, wanted - len(opened))]:
+            slot.retired = False
+            opened.append(slot)
+        while len(opened) < wanted:
+            opened.append(_Slot(len(self._slots)))
+            self._slots.append(opened[-1])
+        cold = [slot for slot in reversed(opened) if not self._holds_resources(slot)]
+        for slot in cold[: max(0, len(opened) - wanted)]:
+            self._retire(slot)
+
+    def _holds_resources(self, slot: _Slot) -> bool:
+        return slot.warm and (self.reuses_actors or not slot.free)
+
+    def _retire(self, slot: _Slot) -> None:
+        """Close a slot that the cluster has no room for; its trial goes to another one."""
+        slot.retired, waiting = True, not slot.free
+        trial, tune_trial = slot.trial, slot.tune_trial
+        slot.trial = slot.tune_trial = None
+        if trial is None or not waiting:
+            return
+        for queue in (self._starting, self._resuming):
+            if slot in queue:
+                queue.remove(slot)
+        if tune_trial is not None:
+            self._live.pop(trial.number, None)
+            self._withdrawn.append(tune_trial)
+        self.search.withdraw(trial.number, f"the cluster has no room for slot {slot.index} now")
+
+    def _wait_for_nodes(self, slots: int) -> None:
+        """Where the cluster holds no trial at all, hope for a while that nodes come."""
+        now = time.monotonic()
+        if slots:
+            self._without_since = None
+        elif self._without_since is None:
+            self._without_since = now
+            self._warn(
+                f"no node is left that can hold a trial: waiting {PATIENCE_SECONDS / 60:.0f} min "
+                "for one to join"
+            )
+        elif now - self._without_since > PATIENCE_SECONDS:
+            minutes = PATIENCE_SECONDS / 60
+            self.broken = f"for {minutes:.0f} min there was no node that could hold a trial"
+
+    def withdrawn(self) -> list[TuneTrial]:
+        """Tune trials to be stopped, as their slot is no more; each is told once."""
+        found, self._withdrawn = self._withdrawn, []
+        return found
+
+    def _resources(self, slot: _Slot) -> SlotResources:
+        return SlotResources(self.bundles, slot.index, self._placement.upper())
 
     def start_next(self, trial_id: str) -> Trial | None:
         """A trial that needs a new Tune trial, from now on known by ``trial_id``."""
@@ -185,7 +295,7 @@ class TuneBridge:
             return
         assert slot.trial is not None
         slot.tune_trial = self._live[slot.trial.number] = tune_trial
-        tune_trial.update_resources(SlotResources(self.bundles, slot.index))
+        tune_trial.update_resources(self._resources(slot))
         if slot.trial.checkpoint:
             epoch, path = slot.trial.checkpoint
             checkpoint = Checkpoint(path, filesystem=tune_trial.storage.storage_filesystem)
@@ -205,7 +315,7 @@ class TuneBridge:
                     if left.tune_trial is tune_trial:
                         left.trial = left.tune_trial = None
                 slot.tune_trial = tune_trial
-                tune_trial.update_resources(SlotResources(self.bundles, slot.index))
+                tune_trial.update_resources(self._resources(slot))
                 return tune_trial
         return None
 
@@ -222,10 +332,20 @@ class TuneBridge:
 
     # -- what trials tell ------------------------------------------------------------
 
+    def started(self, tune_trial: TuneTrial) -> None:
+        """A Tune trial has begun on its actor."""
+        self.actors.add(tune_trial.temporary_state.ray_actor._actor_id.hex())  # noqa: SLF001
+        for slot in self._slots:
+            if slot.tune_trial is tune_trial:
+                slot.warm = True
+
     def reported(self, tune_trial: TuneTrial, result: Mapping[str, Any], *, ended: bool) -> str:
         """Pass a result on; ``ended`` where the trainable said by itself that it is done."""
+        self._losses = 0
         trial = self.trial_of(tune_trial)
         if failure := _below(result, "failure/"):
+            if _is_full(failure):
+                self._count_unsaved(failure)
             self.search.fail(trial.number, failure)
             return str(TrialScheduler.STOP)
         metrics = _metrics(result)
@@ -242,12 +362,17 @@ class TuneBridge:
         return str(DECISIONS[self.search.report(trial.number, epoch, metrics, ended=ended)])
 
     def left(self, tune_trial: TuneTrial) -> None:
-        """A Tune trial has ended well."""
+        """A Tune trial has ended well, or was withdrawn before it began."""
+        if self._live.get(self.trial_of(tune_trial).number) is not tune_trial:
+            return
         self._live.pop(self.trial_of(tune_trial).number, None)
         self._delete(tune_trial, self.search.close(self.trial_of(tune_trial).number))
 
     def erred(self, tune_trial: TuneTrial) -> None:
-        """Note why a Tune trial fails; whether for good is told by :meth:`failed`."""
+        """Note why a Tune trial fails, and its actor with it; :meth:`failed` tells if for good."""
+        for slot in self._slots:
+            if slot.tune_trial is tune_trial:
+                slot.warm = False
         self._errors[tune_trial.trial_id] = _read_error(tune_trial)
 
     def failed(self, trial_id: str) -> None:
@@ -255,21 +380,45 @@ class TuneBridge:
         trial = self._trials[trial_id]
         self._live.pop(trial.number, None)
         lost, error = self._errors.pop(trial_id, (True, {"type": "Lost", "message": "no reason"}))
+        if _is_of_the_storage(error):
+            self._count_unsaved(error)
+            self.search.withdraw(trial.number, f"its checkpoint was not saved: {error['message']}")
+            return
         if error["type"] == WornOutError.__name__:
             self.search.replace(trial.number, error["message"])
+        elif lost:
+            self.search.interrupt(trial.number, error)
+            self._count_loss(error)
         else:
-            (self.search.interrupt if lost else self.search.fail)(trial.number, error)
+            self.search.fail(trial.number, error)
+
+    def _count_unsaved(self, error: Mapping[str, Any]) -> None:
+        """End the run where no trial can save its state: the fault of none of them."""
+        self._unsaved += 1
+        if _is_full(error) or self._unsaved > UNSAVED * self.slots:
+            where = "a disk is full" if _is_full(error) else "the storage does not take it"
+            reason = " ".join(error["message"].split())[:300]
+            raise StorageError(f"a checkpoint could not be saved, {where}: {reason}")
+
+    def _count_loss(self, error: Mapping[str, Any]) -> None:
+        """End the run where the cluster keeps losing processes and nothing comes of it."""
+        self._losses += 1
+        if self._losses >= (self.search.max_faults + 1) * (self.slots + 1):
+            self.broken = (
+                f"{self._losses} processes were lost in a row, with no epoch finished in between, "
+                f"the last with {error['type']}: {error['message']}"
+            )
 
     def saved(self, tune_trial: TuneTrial, checkpoint: Checkpoint) -> None:
         """A checkpoint of the latest result lies in the storage."""
         epoch = int(tune_trial.last_result.get("training_iteration", 0))
-        number = self.trial_of(tune_trial).number
-        self._delete(tune_trial, self.search.checkpointed(number, epoch, checkpoint.path))
+        number, size = self.trial_of(tune_trial).number, _bytes(checkpoint)
+        self._unsaved = 0
+        self._delete(tune_trial, self.search.checkpointed(number, epoch, checkpoint.path, size))
 
-    @staticmethod
-    def _delete(tune_trial: TuneTrial, paths: list[str]) -> None:
+    def _delete(self, tune_trial: TuneTrial, paths: list[str]) -> None:
         for path in paths:
-            tune_trial.storage.storage_filesystem.delete_dir(path)
+            self._discard(partial(tune_trial.storage.storage_filesystem.delete_dir, path))
 
 
 class SearchAdapter(Searcher):  # type: ignore[misc]
@@ -282,6 +431,8 @@ class SearchAdapter(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A configuration for a free slot; None while there is none; FINISHED at the end."""
         self._bridge.fill_slots()
+        if self._bridge.broken:
+            return str(Searcher.FINISHED)
         if trial := self._bridge.start_next(trial_id):
             return self._bridge.make_config(trial)
         return str(Searcher.FINISHED) if self._bridge.search.finished else None
@@ -315,6 +466,7 @@ class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         if not isinstance(controller._actor_cache, WarmActors):  # noqa: SLF001
             controller._actor_cache = WarmActors()  # noqa: SLF001 - Tune's own drops warm actors
+        self._bridge.reuses_actors = controller._reuse_actors  # noqa: SLF001
         self._bridge.added(trial)
 
     def on_trial_result(
@@ -348,6 +500,11 @@ class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
         for trial in self._bridge.unwanted():
             tune_controller.stop_trial(trial)
         self._bridge.fill_slots()
+        if self._bridge.broken:
+            tune_controller.request_stop_experiment()
+            return None
+        for trial in self._bridge.withdrawn():
+            _withdraw(tune_controller, trial)
         return self._bridge.resume_next()
 
     def debug_string(self) -> str:
@@ -364,9 +521,9 @@ class TrialWatcher(Callback):  # type: ignore[misc]
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Count the actor, if it is new."""
+        """The trial has an actor, new or reused."""
         del iteration, trials, info
-        self._bridge.actors.add(trial.temporary_state.ray_actor._actor_id.hex())  # noqa: SLF001
+        self._bridge.started(trial)
 
     def on_checkpoint(
         self,
@@ -379,6 +536,16 @@ class TrialWatcher(Callback):  # type: ignore[misc]
         """Journal the checkpoint and delete those that it makes needless."""
         del iteration, trials, info
         self._bridge.saved(trial, checkpoint)
+
+
+def _withdraw(tune_controller: Any, trial: TuneTrial) -> None:
+    """Stop a pending trial and give up what it waits for: a placement group, or an actor in it."""
+    controller = getattr(tune_controller, "_tune_controller", tune_controller)
+    actor = controller._trial_to_actor.get(trial)  # noqa: SLF001
+    controller.stop_trial(trial)
+    manager = controller._actor_manager  # noqa: SLF001
+    if actor is not None and manager.is_actor_started(actor):  # in creation: it may not come up
+        manager.remove_actor(actor, kill=True)
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
@@ -398,6 +565,22 @@ def _by_the_task(metric: str) -> bool:
     """Whether the Task itself reports it."""
     ours = MEMORY_METRICS | {"seconds", "logging_share"}
     return metric not in ours and not metric.startswith(GPU_PREFIX)
+
+
+def _bytes(checkpoint: Checkpoint) -> int:
+    """What a checkpoint takes in the storage."""
+    files = checkpoint.filesystem.get_file_info(FileSelector(checkpoint.path, recursive=True))
+    return sum(file.size or 0 for file in files)
+
+
+def _is_of_the_storage(error: Mapping[str, Any]) -> bool:
+    """Whether a trial failed as its checkpoint was written, by no fault of its own."""
+    return "persist_current_checkpoint" in error.get("traceback", "") or _is_full(error)
+
+
+def _is_full(error: Mapping[str, Any]) -> bool:
+    """Whether an error comes from a disk without room, wherever that lies."""
+    return any(word in error["message"] for word in FULL)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -15,6 +15,7 @@ from tuner.history import State, read_history
 from tuner.report import run_page
 from tuner.run import _Run, resume_run
 from tuner.search.journal import JOURNAL, Journal
+from tuner.storage import Kept
 
 
 def test_the_page_of_a_run_is_written_into_its_folder(tuner: CommandLine, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def run_of(folder: Path, terminal: io.StringIO) -> _Run:
     """A run that is still to come to its end, with its journal open."""
     experiment: Any = read_history(folder).experiment
     search = open_search(experiment, Journal(folder / JOURNAL))
-    return _Run(experiment, None, search, Console(terminal), searched=True, test=False)  # type: ignore[arg-type]
+    return _Run(experiment, None, search, Kept(folder), Console(terminal), True, False)  # type: ignore[arg-type]
 
 
 def test_at_its_end_the_run_knows_its_state_though_its_journal_is_open(tmp_path: Path) -> None:

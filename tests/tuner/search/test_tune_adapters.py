@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.air.execution._internal import RayActorManager
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.utils.object_cache import _ObjectCache
@@ -18,8 +19,10 @@ from tests.conftest import EXAMPLES
 from tuner.errors import UserError
 from tuner.run import Summary, resume_run, start_run
 from tuner.search.search import Search
+from tuner.search.settings import SearchSettings
+from tuner.search.simulation import blank_search
 from tuner.search.trial import Status
-from tuner.search.tune_adapters import AUTOFILLED, SlotResources, WarmActors
+from tuner.search.tune_adapters import AUTOFILLED, SlotResources, TuneBridge, WarmActors
 
 PLAIN = {"trainable": "plain_trainable:Curve", "search_space": {
     "hyperparameters": {
@@ -46,6 +49,9 @@ def test_what_the_adapters_touch_is_there() -> None:
     parameters = inspect.signature(_ObjectCache.flush_cached_objects).parameters
     assert list(parameters) == ["self", "force_all"]
     assert {"update_resources", "on_checkpoint", "pickled_error_file"} <= set(dir(TuneTrial))
+    for name in ("_trial_to_actor", "_actor_manager", "_reuse_actors", "request_stop_experiment("):
+        assert name in source
+    assert {"is_actor_started", "remove_actor"} <= set(dir(RayActorManager))
 
 
 def test_resources_are_equal_on_the_same_slot_only() -> None:
@@ -53,6 +59,151 @@ def test_resources_are_equal_on_the_same_slot_only() -> None:
     assert SlotResources(bundles, 0) == SlotResources(bundles, 0)
     assert SlotResources(bundles, 0) != SlotResources(bundles, 1)
     assert len({SlotResources(bundles, 0), SlotResources(bundles, 0)}) == 1
+
+
+class FakeTuneTrial:
+    """What the bridge asks of a Tune trial: its id, its status, its resources, an actor."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id, self.status = trial_id, TuneTrial.PENDING
+        self.temporary_state = self
+        self.ray_actor = self
+        self.pickled_error_file = "nothing"
+        self.last_result: dict[str, Any] = {}
+
+    @property
+    def _actor_id(self) -> bytes:
+        return self.trial_id.encode()
+
+    def update_resources(self, resources: SlotResources) -> None:
+        self.resources = resources
+
+
+class FakeCluster:
+    """A bridge, and Tune in as few words as possible. ``slots``: what the cluster has room for."""
+
+    def __init__(self, slots: int, num_trials: int = 8) -> None:
+        self.slots, self.said = slots, list[str]()
+        settings = SearchSettings.model_validate(
+            {"algorithm": "random", "num_trials": num_trials, "max_epochs": 3, "metric": "loss"}
+        )
+        self.search = blank_search(settings, num_trials)
+        self.bridge = TuneBridge(
+            self.search,
+            [{"CPU": 1.0}],
+            lambda: self.slots,
+            lambda _: {},
+            warn=self.said.append,
+            placement="spread",
+        )
+        self.trials: list[FakeTuneTrial] = []
+
+    def fill(self, *, start: bool = True) -> list[FakeTuneTrial]:
+        """The Tune trials that were added, and started on actors."""
+        self.bridge.fill_slots()
+        added: list[FakeTuneTrial] = []
+        while self.bridge.start_next(f"id{len(self.trials)}"):
+            added.append(FakeTuneTrial(f"id{len(self.trials)}"))
+            self.trials.append(added[-1])
+            self.bridge.added(added[-1])
+            if start:
+                self.start(added[-1])
+        return added
+
+    def start(self, trial: FakeTuneTrial) -> None:
+        trial.status = TuneTrial.RUNNING
+        self.bridge.started(trial)
+
+    def lose(self, trial: FakeTuneTrial) -> None:
+        """Its process is gone."""
+        self.bridge.erred(trial)
+        self.bridge.failed(trial.trial_id)
+        trial.status = TuneTrial.ERROR
+
+
+def test_slots_are_opened_for_nodes_that_join() -> None:
+    cluster = FakeCluster(slots=1)
+    (first,) = cluster.fill()
+    assert first.resources.strategy == "SPREAD"
+    cluster.slots = 3
+    added = cluster.fill()
+    assert [trial.resources.slot for trial in added] == [1, 2]
+    assert cluster.bridge.slots == 3
+
+
+def test_a_trial_leaves_a_slot_that_has_no_room_for_one_that_has() -> None:
+    """Its node is lost, and it waits where nothing can be placed: the next free slot takes it."""
+    cluster = FakeCluster(slots=2)
+    first, second = cluster.fill()
+    cluster.lose(first)
+    (again,) = cluster.fill(start=False)  # Ray has not noticed yet, and looks for room
+    cluster.slots = 1
+    assert cluster.fill() == []
+    assert cluster.bridge.withdrawn() == [again]
+    assert cluster.bridge.withdrawn() == []
+    cluster.bridge.left(again)  # Tune has stopped it, which says nothing of the trial
+    assert cluster.search.trials[0].status is Status.RUNNING
+    cluster.search.fail(1, {"type": "Any", "message": "it makes room"})
+    cluster.bridge.left(second)
+    second.status = TuneTrial.TERMINATED
+    (taken,) = cluster.fill()
+    assert cluster.bridge.trial_of(taken).number == 0
+    assert (taken.resources.slot, cluster.search.trials[0].faults) == (1, 1)
+    cluster.slots = 2
+    (new,) = cluster.fill()
+    assert new.resources.slot == 0
+    assert cluster.bridge.slots == 2
+
+
+def test_a_slot_with_a_process_comes_before_one_that_has_lost_it() -> None:
+    cluster = FakeCluster(slots=2)
+    first, second = cluster.fill()
+    cluster.search.fail(1, {"type": "Any", "message": "it ends, and its process stays"})
+    cluster.bridge.left(second)
+    second.status = TuneTrial.TERMINATED
+    cluster.lose(first)
+    assert [trial.resources.slot for trial in cluster.fill()] == [1, 0]
+    assert cluster.search.trials[0].slot == 1
+
+
+def test_without_nodes_a_trial_waits_and_then_the_run_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits in Ray's queue, by which an autoscaler sees what is wanted."""
+    cluster = FakeCluster(slots=2)
+    for trial in cluster.fill():
+        cluster.lose(trial)
+    cluster.slots = 0
+    (waiting,) = cluster.fill(start=False)
+    assert cluster.said == ["no node is left that can hold a trial: waiting 10 min for one to join"]
+    assert cluster.bridge.broken is None
+    cluster.slots = 1
+    cluster.fill()
+    cluster.slots = 0
+    cluster.fill()
+    assert len(cluster.said) == 2, "the wait begins anew"
+    monkeypatch.setattr("tuner.search.tune_adapters.PATIENCE_SECONDS", 0)
+    cluster.fill()
+    assert "no node that could hold a trial" in str(cluster.bridge.broken)
+    assert cluster.bridge.withdrawn() == []
+    assert waiting.status == TuneTrial.PENDING
+    assert not cluster.search.finished
+
+
+def test_a_cluster_that_keeps_losing_processes_ends_the_run() -> None:
+    """After max_failures + 1 for each slot and one more; an epoch begins the count anew."""
+    cluster = FakeCluster(slots=2)
+    first, second = cluster.fill()
+    cluster.lose(second)
+    result = {"training_iteration": 1, cluster.search.metric: 1.0}
+    cluster.bridge.reported(first, result, ended=False)
+    cluster.fill()
+    for _ in range(6):
+        for trial in [t for t in cluster.trials if t.status == TuneTrial.RUNNING]:
+            assert cluster.bridge.broken is None
+            cluster.lose(trial)
+        cluster.fill()
+    assert "12 processes were lost in a row" in str(cluster.bridge.broken)
 
 
 def test_warm_actors_are_kept_until_all_must_go() -> None:

@@ -1,0 +1,45 @@
+"""Where runs are kept: a folder, or object storage, which no other package knows anything of.
+
+A run on object storage works in a *mirror* of its folder on the driver's machine, and a thread
+brings what changes there to the storage. Checkpoints take no such way: the workers write them to
+the storage themselves. There a run's folder looks as it does on a disk, but for the journal, which
+is cut into segments, for no object can be appended to; each is named by the byte it begins at.
+
+What is guaranteed:
+
+- An object is there whole or not at all. Of ``best/``, its ``config.yaml`` comes last.
+- The journal in the storage is a beginning of the driver's, at most a second behind where the
+  storage answers at once. An epoch whose events were lost with the driver is trained again.
+- A checkpoint is deleted only after the journal in the storage has ceased to name it.
+- One driver at a time: a lease, renewed every second, names its holder. One that is not renewed
+  for :data:`LEASE_SECONDS` can be taken over. Its former holder finds that out when it renews it
+  next, before it brings anything more, and ends. What it has brought at the same moment as its
+  successor began is cut off by where the successor's first segment begins.
+"""
+
+from tuner.storage.checkpoints import checkpoint_at, drop_checkpoints, for_tune
+from tuner.storage.fetching import BEST, EVENTS, STATE, bring, fetch_model, fetched, run_names
+from tuner.storage.lease import is_held
+from tuner.storage.mirror import Kept, hold
+from tuner.storage.places import is_remote, join, local_folder, split, uri_of
+
+__all__ = [
+    "BEST",
+    "EVENTS",
+    "STATE",
+    "Kept",
+    "bring",
+    "checkpoint_at",
+    "drop_checkpoints",
+    "fetch_model",
+    "fetched",
+    "for_tune",
+    "hold",
+    "is_held",
+    "is_remote",
+    "join",
+    "local_folder",
+    "run_names",
+    "split",
+    "uri_of",
+]

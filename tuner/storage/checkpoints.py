@@ -1,0 +1,76 @@
+"""Checkpoints: the workers write them to the storage, which is a folder or remote."""
+
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import StorageError
+from tuner.storage.places import is_remote, local_folder
+from tuner.storage.remote import open_remote, unreachable
+
+_CHECKPOINTS = "trial_*/checkpoint_*"
+
+
+@contextmanager
+def checkpoint_at(storage: str, path: str | Path) -> Iterator[Path]:
+    """A checkpoint as a folder of this machine, for a while.
+
+    Args:
+        storage: the run's, or whatever lies on the same file system.
+        path: of the checkpoint, as the journal has it.
+
+    Raises:
+        StorageError: it cannot be fetched.
+
+    """
+    if not is_remote(storage):
+        yield Path(path)
+        return
+    from pyarrow.fs import copy_files
+
+    remote = open_remote(storage)
+    with tempfile.TemporaryDirectory(prefix="tuner-checkpoint-") as folder:
+        try:
+            copy_files(str(path), folder, source_filesystem=remote.filesystem)
+        except OSError as error:
+            raise StorageError(str(unreachable(storage, error))) from error
+        yield Path(folder)
+
+
+def drop_checkpoints(location: str, spare: Collection[str]) -> None:
+    """Delete the checkpoints of a run's trials that a process left behind as it died.
+
+    Args:
+        location: the run's.
+        spare: those that the journal names.
+
+    Raises:
+        UserError: the storage cannot be read or written.
+
+    """
+    kept = {"/".join(Path(path).parts[-2:]) for path in spare}  # the run's folder may have moved
+    if not is_remote(location):
+        for path in local_folder(location).glob(f"{_CHECKPOINTS}"):
+            if "/".join(path.parts[-2:]) not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+        return
+    remote = open_remote(location)
+    try:
+        found = {"/".join(Path(name).parts[:2]) for name in remote.files()}
+        for name in found - kept:
+            if fnmatch(name, _CHECKPOINTS):
+                remote.delete_folder(name)
+    except OSError as error:
+        raise unreachable(location, error) from error
+
+
+def for_tune(storage: str) -> dict[str, Any]:
+    """Where Ray Tune writes, as arguments of its RunConfig."""
+    if not is_remote(storage):
+        return {"storage_path": str(local_folder(storage))}
+    remote = open_remote(storage)
+    return {"storage_path": remote.path, "storage_filesystem": remote.filesystem}
