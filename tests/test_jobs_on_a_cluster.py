@@ -172,6 +172,15 @@ def test_a_submitted_run_goes_to_its_end_and_tells_of_it(tuner: CommandLine) -> 
     assert "2 trials (2 completed), 4 epochs" in done.stdout
     assert (tuner.folder.parent / "runs/toy/best/checkpoint").is_dir()
     assert TOKEN not in done.stdout + done.stderr
+    again = tuner("submit", "toy.yaml", timeout=240)
+    assert again.returncode == 1
+    assert "go on with python -m tuner submit " in again.stdout
+    done_row, again_row = (
+        line for line in tuner("status").stdout.splitlines() if line.startswith("toy ")
+    )
+    assert done_row.split()[2] == "succeeded"
+    assert again_row.split()[2] == "failed"
+    assert "error: name is 'toy': " in again_row
     out, _ = plain.communicate(timeout=120)
     assert plain.returncode == 0, out
     assert "2 trials (2 completed), 4 epochs" in out
@@ -215,19 +224,3 @@ def test_a_stopped_run_leaves_nothing_behind_and_goes_on(tuner: CommandLine, hea
     assert "2 trials (2 completed), 4 epochs" in resumed.stdout
     assert [(e["trial"], e["epoch"]) for e in results(run)] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     wait_for(head.left, NOTHING)
-
-
-def test_a_run_that_fails_in_its_job_fails_here(tuner: CommandLine) -> None:
-    copy = "Ray throws away: give an absolute path that every node sees"
-    lost = ray_job(tuner, "lost", "run", "toy.yaml", "--set", "storage=runs")
-    (tuner.folder.parent / "runs").write_text("in the way")
-    failed = tuner("submit", "toy.yaml", "--set", "name=none")
-    assert failed.returncode == 1
-    assert "error: storage is" in failed.stdout
-    table = tuner("status").stdout.splitlines()
-    row = next(line for line in table if line.startswith("none "))
-    assert row.split()[2] == "failed"
-    assert "error: storage is" in row
-    out, _ = lost.communicate(timeout=120)
-    assert lost.returncode == 1
-    assert copy in out

@@ -1,6 +1,6 @@
 """What a job is, what travels with it, and what is said of servers that do not take us."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import EXAMPLES
 from tuner import jobs
 from tuner.errors import UserError
 from tuner.jobs import Job, check_size, connect, find_job, is_passing, travelling
+from tuner.run import start_run
 
 JOB = Job("toy-1", "toy", "succeeded", datetime.now(UTC), "", True, 0)
 
@@ -89,6 +91,28 @@ def test_a_copy_of_a_working_directory_passes() -> None:
     copy = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/runs"  # noqa: S108
     assert is_passing(Path(copy))
     assert not is_passing(Path("/shared/runs"))
+
+
+def test_a_job_does_not_begin_what_would_be_thrown_away(
+    experiment: Callable[..., Any], tmp_path: Path
+) -> None:
+    storage = tmp_path / "working_dir_files" / "_ray_pkg_1" / "runs"
+    with pytest.raises(UserError, match="which in this job is part of a copy that Ray throws away"):
+        start_run(experiment(storage=str(storage)), folder=EXAMPLES)
+    assert not storage.exists()
+
+
+def test_in_a_job_a_run_is_gone_on_with_by_another_job(
+    experiment: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = experiment()
+    there.folder.mkdir(parents=True)
+    (there.folder / "journal.jsonl").write_text("{}\n")
+    for variable, command in ((None, "resume"), ("RAY_JOB_CONFIG_JSON_ENV_VAR", "submit")):
+        if variable:
+            monkeypatch.setenv(variable, "{}")
+        with pytest.raises(UserError, match=f"go on with python -m tuner {command} "):
+            start_run(there, folder=EXAMPLES)
 
 
 # -- the connection -------------------------------------------------------------------------------
