@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuner.commands.summary import logging_share
+from tuner.outcome import logging_share
 
 
 def search(*results: dict[int, dict[str, float]]) -> SimpleNamespace:
