@@ -111,7 +111,7 @@ def test_the_final_fit_and_the_score_are_in_the_summary(tmp_path: Path) -> None:
     facts = page_of(read_record(folder), tmp_path).facts("Summary")
 
     assert facts["final fit"] == (
-        "trial 1, 1 epochs on train+val: loss 0.125, no estimate: it trained on that data"
+        "trial 1, 1 epochs on train+val: loss 0.1250, no estimate: it trained on that data"
     )
     assert facts["test"] == "accuracy 0.75"
 
