@@ -1,10 +1,11 @@
 """What a run came to, in words: for the terminal and the report."""
 
-from tuner.callbacks.text import brief, figure
+from trainables.event_log import EPOCH_SECONDS, LOGGING_SECONDS
 from tuner.final import FinalFit
 from tuner.scoring import Score
 from tuner.search.search import Search
 from tuner.search.trial import Status
+from tuner.text import brief, figure
 
 
 def against_default(search: Search) -> str:
@@ -50,6 +51,7 @@ def describe_score(score: Score) -> str:
 def logging_share(search: Search) -> float | None:
     """The part of the trials' time that their first ranks spent on logging; None: they say none."""
     results = [found for trial in search.trials for found in trial.results.values()]
-    told = [found for found in results if "logging_seconds" in found]
-    seconds = sum(found["epoch_seconds"] for found in told)
-    return sum(found["logging_seconds"] for found in told) / seconds if seconds else None
+    spent, seconds = (
+        sum(found.get(name, 0.0) for found in results) for name in (LOGGING_SECONDS, EPOCH_SECONDS)
+    )
+    return spent / seconds if seconds else None

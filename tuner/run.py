@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
-from tuner.callbacks.text import shown
 from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
@@ -43,6 +42,7 @@ from tuner.search import build_search
 from tuner.search.journal import JOURNAL, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
+from tuner.text import shown
 from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
 LOG = "run.log"

@@ -14,9 +14,9 @@ from tuner.callbacks.json_lines import JsonLines, write_object
 from tuner.callbacks.lines import Lines
 from tuner.callbacks.live import LiveTable
 from tuner.callbacks.outlook import Outlook
-from tuner.callbacks.text import growth_warning
 from tuner.search.search import Event, Search
 from tuner.search.settings import SearchSettings
+from tuner.text import growth_warning
 
 
 class Display(StrEnum):

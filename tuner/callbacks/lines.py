@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from tuner.callbacks.outlook import Outlook, goal
-from tuner.callbacks.text import brief, describe, duration, figure, plain, roughly
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status
+from tuner.text import brief, describe, duration, figure, plain, roughly
 
 SECONDS_BETWEEN_RESULTS = 5.0
 """Results that end nothing come at most so often, and so do lines that stand for several."""

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from trainables.gpu_monitor import over_ranks
 from tuner.callbacks.outlook import Outlook, goal
-from tuner.callbacks.text import assignments, brief, describe, duration, figure, roughly
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status, Trial
+from tuner.text import assignments, brief, describe, duration, figure, roughly
 
 ROWS = 10
 """Trials in the table, at most."""

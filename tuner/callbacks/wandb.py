@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tuner.callbacks.text import plain, shown
 from tuner.errors import UserError
 from tuner.experiment import Experiment
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status, Trial
+from tuner.text import plain, shown
 
 INIT_SECONDS = 20.0
 """What the first run may wait for the server; then all are written offline."""

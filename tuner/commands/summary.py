@@ -13,7 +13,6 @@ from rich.text import Text
 
 from tuner.callbacks.console import Display
 from tuner.callbacks.json_lines import write_object
-from tuner.callbacks.text import brief, describe, duration, figure, growth_warning, shown
 from tuner.errors import UserError
 from tuner.final import read_final
 from tuner.history import State
@@ -23,6 +22,7 @@ from tuner.run import Summary
 from tuner.scoring import read_score
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
+from tuner.text import brief, describe, duration, figure, growth_warning, shown
 
 Fact = tuple[str, str]
 """A label, and what there is to say."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.callbacks.text import describe, duration
 from tuner.errors import UserError
 from tuner.report.figures import NotDrawnError, best_so_far
 from tuner.report.page import Section, drawn, paragraph, plot, table, write_page
 from tuner.report.record import Record
+from tuner.text import describe, duration
 
 PALETTE = (
     "#f4722b", "#3a86ff", "#2a9d8f", "#b07aa1", "#d99a2b", "#e5484d", "#7c5cff", "#8d99ae",

@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.callbacks.text import describe, duration
 from tuner.report.record import Record
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
+from tuner.text import describe, duration
 
 MOST_CURVES = 500
 """More than that, and a browser grows slow; what is left out is spread over good and bad."""

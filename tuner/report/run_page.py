@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tuner.callbacks.text import duration
 from tuner.final import FinalFit, read_final
 from tuner.history import State
 from tuner.outcome import against_default, describe_final, describe_score
@@ -30,6 +29,7 @@ from tuner.report.record import Record
 from tuner.results import Best, choose_best
 from tuner.scoring import read_score
 from tuner.search.trial import Status, Trial
+from tuner.text import duration
 
 REPORT = "report.html"
 """The file's name, in the run's folder."""

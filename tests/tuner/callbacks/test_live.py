@@ -10,9 +10,9 @@ from rich.console import Console
 from tests.tuner.callbacks.searches import Stepwise, search_of, settings_of
 from tuner.callbacks.live import LiveTable, gpu_use
 from tuner.callbacks.outlook import Outlook
-from tuner.callbacks.text import assignments
 from tuner.search.search import Search
 from tuner.search.trial import Status
+from tuner.text import assignments
 
 SLOTS = 4
 
