@@ -98,6 +98,11 @@ def test_what_compose_publishes_is_seen_on_this_machine_alone():
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", p) for p in ports)
 
 
+def test_tensorboard_reads_every_file_of_a_trial_as_it_grows():
+    [compose] = read("compose.yaml")
+    assert "--reload_multifile=true" in compose["services"]["tensorboard"]["command"]
+
+
 def test_files_that_compose_names_are_there():
     [compose] = read("compose.yaml")
     for service in compose["services"].values():

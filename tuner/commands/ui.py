@@ -30,7 +30,7 @@ def ui(runs: list[Path], port: int) -> None:
         server = make_server(
             HOST, port, dashboard, server_class=_ThreadedServer, handler_class=_SilentHandler
         )
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             f"--port is {port}: it cannot be served ({error}); give another, or 0 for any that is "
             "free"

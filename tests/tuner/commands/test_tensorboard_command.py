@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from tensorboardX import SummaryWriter
+from typer.testing import CliRunner
 
 from tests.conftest import CommandLine
 from tests.tuner.commands.recorded_runs import record_run
+from tuner.cli import app
 from tuner.commands.tensorboard import _as_one
 
 
@@ -97,3 +100,11 @@ def test_a_folder_that_is_no_run_and_one_without_events_are_named(
     assert done.returncode == 1
     assert done.stderr.startswith("error: early has no events for TensorBoard: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["tensorboard", "ui"])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_what_can_be_no_port_is_a_usage_error(command: str, port: str) -> None:
+    done = CliRunner().invoke(app, [command, "flowers", "--port", port])
+    assert done.exit_code == 2
+    assert f"{port} is not in the range 0<=x<=65535" in done.output
