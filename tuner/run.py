@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
+from tuner.callbacks.observer import Guarded, Observer
 from tuner.cluster import cluster, count_slots, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, UserError
@@ -318,19 +319,20 @@ class _Run:
         search.open_session(slots=slots, **facts)
         with ExitStack() as stack:
             for observer in self._observers(place, search, slots):
-                search.subscribe(stack.enter_context(observer))
+                guarded = Guarded(observer, self.console.warn)
+                search.subscribe(stack.enter_context(guarded))
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
             fit_with_tune(place, self.trainable, bridge)
         if not search.finished and not bridge.problem:
             raise self.interrupted()
         return bridge
 
-    def _observers(self, place: Experiment, search: Search, slots: int) -> list[Any]:
-        """Who is told of every event: contexts that are called with it."""
+    def _observers(self, place: Experiment, search: Search, slots: int) -> list[Observer]:
+        """Who is told of every event."""
         from tuner.callbacks.metrics import RayMetrics
         from tuner.callbacks.tensorboard import TensorBoard
 
-        observers: list[Any] = [
+        observers: list[Observer] = [
             TensorBoard(place.folder, place.logging.skip),
             RayMetrics(self._title(place), search, slots),
             *self._watch(place, search, slots),
@@ -347,7 +349,7 @@ class _Run:
         name = self.experiment.name
         return name if place is self.experiment else f"{name}/{place.name}"
 
-    def _watch(self, place: Experiment, search: Search, slots: int) -> list[Any]:
+    def _watch(self, place: Experiment, search: Search, slots: int) -> list[Observer]:
         """Who shows the search, or the final fit, to the user."""
         if place is not self.experiment:
             return self.console.watch(search, place.search, slots, phase=FINAL)

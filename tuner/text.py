@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.search.trial import Trial
-
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
 """Colours and other orders to a terminal, which a message may have from elsewhere."""
 
@@ -63,14 +61,3 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def growth_warning(trial: Trial) -> str | None:
-    """That a trial holds more and more memory, if it does."""
-    for name, unit in (("tensor_growth", "tensors"), ("memory_growth_mb", "MB of memory")):
-        if grown := max((m.get(name, 0) for m in list(trial.results.values())), default=0):
-            return (
-                f"trial {trial.number} holds {grown:.0f} more {unit} after some epochs, "
-                "more with each: does the Task keep losses or outputs as tensors, with their graph?"
-            )
-    return None

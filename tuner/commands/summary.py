@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.callbacks.console import Display
+from tuner.callbacks.growth import describe_growth
 from tuner.callbacks.json_lines import write_object
 from tuner.errors import UserError
 from tuner.final import read_final
@@ -22,7 +23,7 @@ from tuner.run import Summary
 from tuner.scoring import read_score
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
-from tuner.text import brief, describe, duration, figure, growth_warning, shown
+from tuner.text import brief, describe, duration, figure, shown
 
 Fact = tuple[str, str]
 """A label, and what there is to say."""
@@ -123,8 +124,8 @@ def _facts(summary: Summary) -> Iterator[Fact]:
     if search.replacements:
         replaced = f"{search.replacements} processes replaced: that of earlier trials was not freed"
         yield "memory", replaced
-    for warning in filter(None, map(growth_warning, search.trials)):
-        yield "warning", warning
+    if growing := describe_growth(search.trials):
+        yield "warning", growing
     if summary.slots:
         yield "trial actors started", f"{summary.actors}, slots: {summary.slots}"
     if (share := logging_share(search)) is not None:
