@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SERVES = re.compile(r"-m tuner (tensorboard|ui) ")
-NOT_HERE = (".venv/bin/python -m pytest -n 2",)  # this suite
+NOT_HERE = (".venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest -n 2",)  # this suite
 
 
 def commands() -> list[str]:
@@ -27,7 +27,7 @@ def commands() -> list[str]:
 
 def as_run_here(command: str) -> str:
     """Without the installation, and with this interpreter."""
-    command = command.rpartition("pip install -e '.[test]' && ")[2]
+    command = command.rpartition("pip install -e . && ")[2]
     return re.sub(r"(\.venv/bin/)?python -m", f"{shlex.quote(sys.executable)} -m", command)
 
 
