@@ -111,7 +111,7 @@ def standing(search: Search, outlook: Outlook) -> str:
     parts += [f"{counts[status]} {status}" for status in Status if counts[status]]
     about = "" if outlook.exact else "about "
     parts += [f"{search.epochs_done} of {about}{outlook.planned} epochs", _best(search)]
-    if (left := outlook.seconds_left) is not None:
+    if left := outlook.seconds_left:
         parts.append(f"about {roughly(left)} left")
     return " · ".join([*parts, f"{duration(search.elapsed)} so far"])
 

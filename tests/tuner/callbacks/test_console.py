@@ -219,6 +219,7 @@ def test_what_was_held_back_at_last_is_told_at_the_end() -> None:
     assert when == seconds
     assert line.startswith("30/30 trials · ")
     assert "running" not in line
+    assert "left" not in line
 
 
 def test_a_halt_and_a_trial_that_ends_by_itself_are_said() -> None:
