@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tuner.errors import UserError
-from tuner.report.figures import NotDrawnError, best_so_far
+from tuner.report.own_figures import NotDrawnError, best_so_far
 from tuner.report.page import Section, drawn, paragraph, plot, table, write_page
 from tuner.report.record import Record
 from tuner.text import describe, duration

@@ -11,7 +11,7 @@ from typing import Any
 from tuner.final import FinalFit, read_final
 from tuner.history import State
 from tuner.outcome import against_default, describe_final, describe_score
-from tuner.report import figures, optuna_figures
+from tuner.report import optuna_figures, own_figures
 from tuner.report.failures import FailureGroup, group_failures
 from tuner.report.page import (
     Section,
@@ -218,7 +218,7 @@ def _curves(record: Record) -> str:
     trials = record.history.search.trials
     early = sum(t.status is Status.FAILED and not t.results for t in trials)
     with_results = [trial for trial in trials if trial.results]
-    shown = len(figures.spread(trials, figures.MOST_CURVES))
+    shown = len(own_figures.spread(trials, own_figures.MOST_CURVES))
     caption = (
         "A trial that a rung paused stands at a bar; one that was promoted from there goes on "
         "from a triangle. A click on the legend hides a group, a double click all others."
@@ -226,7 +226,7 @@ def _curves(record: Record) -> str:
     if early:
         caption += f" {early} failed before their first result and have no curve."
     caption += _sampled(shown, len(with_results), "curves")
-    return plot(figures.learning_curves(record), caption, height=520)
+    return plot(own_figures.learning_curves(record), caption, height=520)
 
 
 def _history(record: Record) -> str:
@@ -234,14 +234,14 @@ def _history(record: Record) -> str:
         "Each point is an epoch of a trial, coloured by who proposed its configuration. Epochs "
         "are what a search spends: a stopped trial has cost few of them."
     )
-    if figures.telling_range(record):
+    if own_figures.telling_range(record):
         caption += " A few results are far worse and lie outside; a double click shows them."
-    return plot(figures.history(record), caption)
+    return plot(own_figures.history(record), caption)
 
 
 def _parallel(record: Record) -> str:
     trials = record.history.search.trials
-    shown = figures.spread(trials, optuna_figures.MOST_LINES)
+    shown = own_figures.spread(trials, optuna_figures.MOST_LINES)
     caption = "A line is a trial with its best value, after however many epochs that was."
     caption += _sampled(len(shown), sum(bool(t.results) for t in trials), "lines")
     if any(t.config.keys() != shown[0].config.keys() for t in shown):
@@ -253,7 +253,7 @@ def _parallel(record: Record) -> str:
 def _slices(record: Record) -> str:
     trials = record.history.search.trials
     caption = "Each trial's best value, after however many epochs that was; the bluer, the later."
-    shown = len(figures.spread(trials, optuna_figures.MOST_POINTS))
+    shown = len(own_figures.spread(trials, optuna_figures.MOST_POINTS))
     caption += _sampled(shown, sum(bool(t.results) for t in trials), "points")
     return grid((plot(figure, height=280) for figure in optuna_figures.slices(record)), caption)
 
@@ -269,7 +269,7 @@ def _importances(record: Record) -> str:
 
 
 def _slots(record: Record) -> str:
-    figure = figures.slots(record)
+    figure = own_figures.slots(record)
     busy = "" if record.busy is None else f"Trials held a slot {record.busy:.1%} of the time. "
     caption = (
         f"{busy}A bar is a trial on its slot, with its number where there is room; gaps are "

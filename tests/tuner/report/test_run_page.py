@@ -20,7 +20,7 @@ from tests.tuner.report.records import (
     write_run,
 )
 from tuner.history import State
-from tuner.report import figures, optuna_figures
+from tuner.report import optuna_figures, own_figures
 from tuner.report.record import Record, read_record
 from tuner.report.run_page import write_report
 from tuner.search.journal import Event
@@ -225,7 +225,7 @@ def test_the_epoch_to_compare_at_is_the_last_that_enough_have_reached() -> None:
 def test_of_very_many_trials_some_are_shown_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "MOST_CURVES", 10)
+    monkeypatch.setattr(own_figures, "MOST_CURVES", 10)
     monkeypatch.setattr(optuna_figures, "MOST_LINES", 10)
     monkeypatch.setattr(optuna_figures, "MOST_POINTS", 20)
 
