@@ -21,6 +21,8 @@ from tuner.text import assignments, brief, describe, duration, figure, plain, ro
 
 ROWS = 10
 """Trials in the table, at most."""
+FEW = 10
+"""Trials of which it cannot be told yet what is the same in all."""
 BEST_ROWS = 4
 """How many of them are the best but one, and so on."""
 COLORS = {
@@ -190,9 +192,9 @@ def _packed(words: list[str], width: int) -> list[str]:
 
 
 def _varied(trials: list[Trial]) -> set[str]:
-    """Hyperparameters that are not the same in all trials; all of them where there is one trial."""
+    """Hyperparameters that are not the same in all trials; of few trials, all: they may yet be."""
     names = set[str]().union(*(trial.config for trial in trials))
-    if len(trials) < 2:
+    if len(trials) < FEW:
         return names
     first = trials[0].config
     return {n for n in names if any(t.config.get(n) != first.get(n) for t in trials)}

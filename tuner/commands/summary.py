@@ -112,7 +112,7 @@ def _counts(search: Search) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     return (
         f"{len(search.trials)} trials ({counts}), {search.epochs_done} epochs, "
-        f"{search.promotions} promotions in {duration(search.seconds)}"
+        f"promotions: {search.promotions}, in {duration(search.seconds)}"
     )
 
 

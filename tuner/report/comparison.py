@@ -126,7 +126,7 @@ def _differences(records: Sequence[Record], names: Sequence[str]) -> str:
     if any(space != spaces[0] for space in spaces):
         note = paragraph("Their search spaces differ: see search_space in each experiment.yaml.")
     if not rows:
-        return note + paragraph("Their experiments say the same of everything else.")
+        return note + paragraph("Nothing: their experiments are the same.")
     return note + table(["key", *names], rows)
 
 
