@@ -107,4 +107,4 @@ def test_a_folder_that_is_no_run_and_one_without_events_are_named(
 def test_what_can_be_no_port_is_a_usage_error(command: str, port: str) -> None:
     done = CliRunner().invoke(app, [command, "flowers", "--port", port])
     assert done.exit_code == 2
-    assert f"{port} is not in the range 0<=x<=65535" in done.output
+    assert "'--port'" in done.output
