@@ -1,4 +1,4 @@
-"""One Ray cluster for the whole session, and the command line as a user runs it."""
+"""One Ray cluster for each process of pytest, and the command line as a user runs it."""
 
 import os
 import signal
@@ -21,6 +21,14 @@ os.environ.update(
 )
 
 EXAMPLES = Path(__file__).parent / "examples"
+LONGEST = ("test_readme.py", "test_tune_adapters.py", "test_end_to_end.py", "test_final.py")
+"""Files of minutes: begun last, one of them would run on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    names = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: names.get(item.path.name, len(names)))
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +116,7 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
                 "algorithm": "random", "metric": "loss", "mode": "min",
                 "num_trials": 4, "max_epochs": 3,
             },
-            "resources": {"workers_per_trial": 1, "max_concurrent_trials": 2},
+            "resources": {"workers_per_trial": 1, "max_concurrent_trials": 1},
             "storage": str(tmp_path / "runs"),
             "cache": {"dir": str(tmp_path / "cache")},
         }  # fmt: skip

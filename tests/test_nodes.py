@@ -275,7 +275,9 @@ def lose_a_node(
     victim.kill()
     wait_for(run, lambda: last(folder, "interrupt") != lost, "the loss was not noticed")
     noticed, result, kept = (last(folder, kind) for kind in ("interrupt", "result", "checkpoint"))
-    assert noticed and result and kept
+    assert noticed
+    assert result
+    assert kept
     assert noticed["trial"] == result["trial"] == kept["trial"] == 0
     assert kept["epoch"] >= result["epoch"] - 1, "more than an epoch is lost"
     return killed, noticed["time"]

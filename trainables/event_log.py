@@ -14,8 +14,11 @@ logger = logging.getLogger(__name__)
 FIRST_GUESS = 0.05
 """Seconds that a kind is taken to cost until it was logged twice: the first time it also pays for
 imports and caches, and says little."""
-FLUSH_SECONDS = 10
-"""How old an event may be that a reader does not see yet."""
+EPOCH_SECONDS = "logging/epoch_seconds"
+LOGGING_SECONDS = "logging/seconds"
+LOGGING_SHARE = "logging/share"
+LOGGING_METRICS = frozenset({EPOCH_SECONDS, LOGGING_SECONDS, LOGGING_SHARE})
+"""What :meth:`EventLog.metrics` reports."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,10 @@ class EventLog:
     @cached_property
     def writer(self) -> Any:
         """A ``tensorboardX.SummaryWriter``; its file is begun on first use."""
-        from tensorboardX import SummaryWriter
+        from trainables.event_file import EventWriter
 
-        suffix = f".rank0.epoch{self._epoch}"  # the name has only the second it was opened in
-        return SummaryWriter(str(self.folder), filename_suffix=suffix, flush_secs=FLUSH_SECONDS)
+        # the name has only the second it was opened in
+        return EventWriter(self.folder, f".rank0.epoch{self._epoch}")
 
     def start_epoch(self, epoch: int) -> None:
         """Decide anew what is due."""
@@ -125,7 +128,12 @@ class EventLog:
         self._due.clear()
 
     def wants(self, kind: str) -> bool:
-        """Whether :meth:`log` would log ``kind`` now; the answer holds until it does."""
+        """Whether :meth:`log` would log ``kind`` now; the answer holds until it does.
+
+        Nothing is due once the file could not be written.
+        """
+        if "writer" in self.__dict__ and self.writer.failed:
+            return False
         if kind not in self._due:
             self._due[kind] = self._decide(kind)
         return self._due[kind]
@@ -147,23 +155,28 @@ class EventLog:
     def metrics(self) -> dict[str, float]:
         """Figures of the time since they were last asked for, once an epoch.
 
-        ``epoch_seconds``: its length, of the first epoch with what came before it;
-        ``logging_seconds``: what of that was spent on logging; ``logging_share``: its share of the
+        ``logging/epoch_seconds``: its length, of the first epoch with what came before it;
+        ``logging/seconds``: what of that was spent on logging; ``logging/share``: its share of the
         trial's time in this process so far.
         """
         now = self._clock()
         found = {
-            "epoch_seconds": now - self._reported,
-            "logging_seconds": self._spent - self._spent_before,
-            "logging_share": self._spent / max(now - self._started, 1e-9),
+            EPOCH_SECONDS: now - self._reported,
+            LOGGING_SECONDS: self._spent - self._spent_before,
+            LOGGING_SHARE: self._spent / max(now - self._started, 1e-9),
         }
         self._reported, self._spent_before = now, self._spent
         return found
 
     def close(self) -> None:
-        """Close the file, where there is one."""
-        if writer := self.__dict__.pop("writer", None):
+        """Close the file, where there is one. If it cannot be closed, that is a warning."""
+        writer = self.__dict__.pop("writer", None)
+        if writer is None:
+            return
+        try:
             writer.close()
+        except Exception:  # its trial is over, and must not fail the next one
+            logger.warning("the event file in %s could not be closed", self.folder, exc_info=True)
 
     def _decide(self, kind: str) -> bool:
         if kind in self.skip or self.max_share == 0:

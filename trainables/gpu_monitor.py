@@ -18,9 +18,12 @@ GPU_PREFIX = "gpu/"
 INTERVAL_SECONDS = 1.0
 """Between two samples. NVML's own use is over the last 1/6 s to 1 s."""
 JOIN_SECONDS = 10.0
-"""How long a driver that does not answer may hold up the end of an epoch."""
+"""How long a driver that does not answer may hold up the end of an epoch, once in a process."""
 
 logger = logging.getLogger(__name__)
+
+_unanswered = threading.Event()
+"""The driver has not answered: nothing is watched any more in this process."""
 
 Sample = dict[str, float]
 """Figure -> value at one moment; what the GPU does not tell is absent."""
@@ -46,7 +49,7 @@ class GpuMonitor:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if self._uuid is not None:
+        if self._uuid is not None and not _unanswered.is_set():
             self._thread = threading.Thread(target=self._run, name="gpu-monitor", daemon=True)
             self._thread.start()
         return self
@@ -60,10 +63,16 @@ class GpuMonitor:
         self.stop()
 
     def stop(self) -> None:
-        """Take the last sample and end the thread."""
+        """Take the last sample and end the thread, unless the driver holds it."""
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(JOIN_SECONDS)
+        if self._thread is None:
+            return
+        self._thread.join(JOIN_SECONDS)
+        if self._thread.is_alive():
+            _unanswered.set()
+            logger.warning(
+                "the driver of %s does not answer: the GPU is not watched any more", self._uuid
+            )
 
     def figures(self, rank: int) -> dict[str, float]:
         """Means and maxima over the block, by the metric's name.

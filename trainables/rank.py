@@ -19,6 +19,10 @@ from trainables.task import Context, Task
 
 logger = logging.getLogger(__name__)
 
+MICRO_BATCH, OOM_RECOVERIES = "micro_batch", "oom_recoveries"
+MICRO_BATCH_METRICS = frozenset({MICRO_BATCH, OOM_RECOVERIES})
+"""What :meth:`Rank.run_epoch` reports of a Task that asks for its micro-batch."""
+
 
 @dataclass(frozen=True)
 class TrialSpec:
@@ -155,8 +159,8 @@ class Rank:
         with GpuMonitor(gpu_uuid(self.device)) as gpu:
             metrics = {**self._task.train_epoch(), **self._task.evaluate()}
         if self._context.used_micro_batch is not None:
-            metrics["micro_batch"] = self._context.used_micro_batch
-            metrics["oom_recoveries"] = self._context.oom_recoveries
+            metrics[MICRO_BATCH] = self._context.used_micro_batch
+            metrics[OOM_RECOVERIES] = self._context.oom_recoveries
             self._context.oom_recoveries = 0
         if self._context.rearranged:  # with more to train, more memory is no leak
             self._memory.start_series()

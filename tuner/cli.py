@@ -48,6 +48,7 @@ AsJson = Annotated[
     ),
 ]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")]
 
 
 @app.command()
@@ -203,11 +204,7 @@ def report(
 
 
 @app.command()
-def tensorboard(
-    runs: Runs,
-    *,
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 6006,
-) -> None:
+def tensorboard(runs: Runs, *, port: Port = 6006) -> None:
     """Open TensorBoard on runs, until Ctrl-C."""
     from tuner.commands.tensorboard import tensorboard as command
 
@@ -215,11 +212,7 @@ def tensorboard(
 
 
 @app.command()
-def ui(
-    runs: Runs,
-    *,
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 8080,
-) -> None:
+def ui(runs: Runs, *, port: Port = 8080) -> None:
     """Open optuna-dashboard on runs, until Ctrl-C (extra: ui)."""
     from tuner.commands.ui import ui as command
 

@@ -296,7 +296,9 @@ def make_experiment(
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, Experiment)}") from error
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        given = any(key == dotted or key.startswith(f"{dotted}.") for dotted in overrides)
+        raise UserError(f"{'--set' if given else where}: {explain(error, Experiment)}") from error
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -14,9 +14,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from tuner.callbacks.text import plain
 from tuner.cluster import environment
 from tuner.errors import UserError
+from tuner.text import plain
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Where the job server's address is, where it is not given: the variables of ``ray job``."""

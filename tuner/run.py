@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
-from tuner.callbacks.text import shown
+from tuner.callbacks.observer import Guarded, Observer
 from tuner.cluster import Capacity, cluster, environment
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, StorageError, UserError
@@ -45,6 +45,7 @@ from tuner.search.journal import JOURNAL, Event, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.storage import Kept, drop_checkpoints, for_tune, hold, is_remote
+from tuner.text import shown
 from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
 LOG = "run.log"
@@ -343,7 +344,8 @@ class _Run:
         search.open_session(slots=slots, **facts)
         with ExitStack() as stack:
             for observer in self._observers(place, search, slots):
-                search.subscribe(stack.enter_context(observer))
+                guarded = Guarded(observer, self.console.warn)
+                search.subscribe(stack.enter_context(guarded))
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
             try:
                 fit_with_tune(place, self.trainable, bridge)
@@ -363,12 +365,12 @@ class _Run:
                 "slot: they are kept"
             )
 
-    def _observers(self, place: Experiment, search: Search, slots: int) -> list[Any]:
-        """Who is told of every event: contexts that are called with it."""
+    def _observers(self, place: Experiment, search: Search, slots: int) -> list[Observer]:
+        """Who is told of every event."""
         from tuner.callbacks.metrics import RayMetrics
         from tuner.callbacks.tensorboard import TensorBoard
 
-        observers: list[Any] = [
+        observers: list[Observer] = [
             TensorBoard(place.folder, place.logging.skip),
             RayMetrics(self._title(place), search, slots),
             *self._watch(place, search, slots),
@@ -385,7 +387,7 @@ class _Run:
         name = self.experiment.name
         return name if place is self.experiment else f"{name}/{place.name}"
 
-    def _watch(self, place: Experiment, search: Search, slots: int) -> list[Any]:
+    def _watch(self, place: Experiment, search: Search, slots: int) -> list[Observer]:
         """Who shows the search, or the final fit, to the user."""
         if place is not self.experiment:
             return self.console.watch(search, place.search, slots, phase=FINAL)

@@ -1,6 +1,9 @@
 """When a kind of event is due, what that costs, and what reaches the event file."""
 
 import logging
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import EXAMPLES
-from trainables.event_log import FIRST_GUESS, Account, Cost, EventLog, is_due
+from trainables.event_log import (
+    EPOCH_SECONDS,
+    FIRST_GUESS,
+    LOGGING_METRICS,
+    LOGGING_SECONDS,
+    LOGGING_SHARE,
+    Account,
+    Cost,
+    EventLog,
+    is_due,
+)
 from trainables.rank import Rank, TrialSpec
 from trainables.task import Context
 
@@ -60,7 +73,7 @@ def run_trials(
     clock, counts, spent = Clock(), dict.fromkeys(costs, 0), 0.0
     for _ in range(trials):
         log = EventLog(Path("unused"), max_share=share, account=account, clock=clock)
-        log.__dict__["writer"] = SimpleNamespace(close=lambda: None)
+        log.__dict__["writer"] = SimpleNamespace(failed=False, close=lambda: None)
         for epoch in range(epochs):
             log.start_epoch(epoch)
             clock.pass_(3.0)
@@ -68,7 +81,7 @@ def run_trials(
                 if log.wants(kind):
                     counts[kind] += 1
                 log.log(kind, lambda _, seconds=seconds: clock.pass_(seconds))
-            spent += log.metrics()["logging_seconds"]
+            spent += log.metrics()[LOGGING_SECONDS]
         log.close()
     return counts, spent / clock.now
 
@@ -124,7 +137,7 @@ def test_what_was_promised_is_not_promised_twice() -> None:
 
 
 def read(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder))
+    accumulator = EventAccumulator(str(folder), {"images": 0})
     accumulator.Reload()
     return accumulator
 
@@ -164,6 +177,91 @@ def test_what_cannot_be_written_is_a_warning(
     assert str(error) in caplog.text
 
 
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from trainables.event_log import EventLog
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+log = EventLog(Path(sys.argv[1]))
+noise = np.random.default_rng(0).integers(0, 256, (3, 100, 100), np.uint8)
+for epoch in range(40):
+    log.start_epoch(epoch)
+    due = log.wants("images")
+    log.log("images", lambda writer: writer.add_image("noise", noise, epoch))
+    log.writer.add_scalar("own", 0.5, epoch)
+log.close()
+print(due)
+"""
+
+
+def test_a_full_disk_ends_the_logging_and_holds_up_nobody(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "False\n"
+    assert done.stderr == f"nothing more is logged to {tmp_path}: [Errno 27] File too large\n"
+    steps = [event.step for event in read(tmp_path).Images("noise")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) in (5, 6)  # of some 31 kB each
+
+
+def test_a_file_that_cannot_be_begun_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "trial").touch()
+    context = Context(event_log=EventLog(tmp_path / "trial"))
+    for _ in range(2):
+        context.writer.add_scalar("own", 1.0, 1)
+    assert not context.wants("images")
+    context.close()
+    assert caplog.text.count("nothing more is logged to ") == 1
+
+
+def test_a_file_that_cannot_be_closed_fails_neither_its_trial_nor_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise OSError("quota exceeded")
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    rank = Rank(0, 1, gpu=False, threads=1)
+    rank.build(spec(tmp_path, "toy_task:Toy"), None, 0)
+    assert rank._context is not None
+    monkeypatch.setattr(rank._context.writer, "close", refuse)
+    rank.build(spec(tmp_path, "toy_task:Toy"), None, 0)
+    assert "loss" in rank.run_epoch(0)
+    rank.close()
+    assert "could not be closed" in caplog.text
+    assert "quota exceeded" in caplog.text
+
+
+def test_what_is_written_is_seen_at_once_and_needs_no_thread(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    log = EventLog(tmp_path)
+    log.writer.add_scalar("first", 1.0, 1)
+    log.writer.add_scalars("several", {"a": 1.0, "b": 2.0}, 1)
+    assert threading.active_count() == threads
+    assert read(tmp_path).Tags()["scalars"] == ["first"]
+    for tag in ("a", "b"):
+        assert read(tmp_path / "several" / tag).Tags()["scalars"] == ["several"]
+    log.close()
+
+
+def test_of_two_files_of_one_second_and_epoch_the_first_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.event_file.time", SimpleNamespace(time=lambda: 1e9))
+    for tag in ("before", "after"):
+        log = EventLog(tmp_path)
+        log.writer.add_scalar(tag, 1.0, 1)
+        log.close()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert set(read(tmp_path).Tags()["scalars"]) == {"before", "after"}
+
+
 def spec(folder: Path, task: str, **changes: object) -> TrialSpec:
     return TrialSpec(task, {}, 0, 3, str(folder / "cache"), log_dir=str(folder / "log"), **changes)
 
@@ -176,17 +274,19 @@ def test_a_tasks_share_is_among_its_metrics(
 
     def evaluate(self: toy_task.Toy) -> dict[str, float]:
         self.context.log("weights", lambda w: w.add_histogram("w", self.model.weight.detach(), 1))
-        return {"loss": 0.0}
+        return {"loss": 0.0, "epoch_seconds": 7.0}
 
     rank = Rank(0, 1, gpu=False, threads=1)
     rank.build(spec(tmp_path, "toy_task:Toy"), None, 0)
-    assert "logging_share" not in rank.run_epoch(0)
+    assert not LOGGING_METRICS & set(rank.run_epoch(0))
 
     monkeypatch.setattr(toy_task.Toy, "evaluate", evaluate)
     monkeypatch.setattr(toy_task.Toy, "logs", ("weights",))
     rank.build(spec(tmp_path, "toy_task:Toy", log_share=1.0), None, 0)
     metrics = rank.run_epoch(0)
     rank.close()
-    assert 0 < metrics["logging_seconds"] < metrics["epoch_seconds"]
-    assert 0 < metrics["logging_share"] < 1
+    assert set(metrics) >= LOGGING_METRICS
+    assert 0 < metrics[LOGGING_SECONDS] < metrics[EPOCH_SECONDS]
+    assert 0 < metrics[LOGGING_SHARE] < 1
+    assert metrics["epoch_seconds"] == 7, "a Task may use any name outside of logging/"
     assert read(tmp_path / "log").Tags()["histograms"] == ["w"]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +218,28 @@ def test_a_cpu_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     with GpuMonitor(gpu_uuid(torch.device("cpu"))) as gpu:
         pass
     assert gpu.figures(0) == {}
+
+
+def test_a_driver_that_does_not_answer_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    driver = SimpleNamespace(nvmlInit=answers.wait, NVMLError=Twin.NVMLError)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(gpu_monitor, "JOIN_SECONDS", 0.05)
+    monkeypatch.setattr(gpu_monitor, "_unanswered", threading.Event())
+    threads = threading.active_count()
+    try:
+        for _ in range(3):
+            with GpuMonitor("GPU-aaaa-1") as gpu:
+                pass
+            assert gpu.figures(0) == {}
+        assert threading.active_count() == threads + 1
+        assert caplog.text.count("the driver of GPU-aaaa-1 does not answer") == 1
+    finally:
+        monkeypatch.setattr(gpu_monitor.GpuMonitor, "_sample", lambda *_: None)
+        driver.nvmlShutdown = lambda: None
+        answers.set()
 
 
 def test_each_ranks_gpu_shows_in_the_trials_metrics() -> None:

@@ -25,8 +25,9 @@ CLASSES_DRAWN = 50
 """Of more classes no confusion matrix is drawn: it could not be read."""
 
 _graphs: dict[tuple[Any, ...], bytes] = {}
-"""Serialised graphs that this process has traced, the last used last."""
+"""Serialised graphs that this process has traced; empty where that failed."""
 _GRAPHS_KEPT = 8
+"""No more are traced: each trace takes some 12 MB that never come back."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,15 @@ def write_histograms(
 
 
 def write_graph(writer: Any, model: nn.Module, example: Tensor, key: tuple[Any, ...]) -> None:
-    """The graph of ``model``, which is in eval mode; traced once a process for each ``key``."""
-    if key not in _graphs:
-        while len(_graphs) >= _GRAPHS_KEPT:
-            del _graphs[next(iter(_graphs))]
+    """The graph of ``model``, which is in eval mode; traced once a process for each ``key``.
+
+    In a process that has traced enough already, nothing is written for a new ``key``.
+    """
+    if key not in _graphs and len(_graphs) < _GRAPHS_KEPT:
+        _graphs[key] = b""  # a trace that fails takes its memory too
         _graphs[key] = trace(model, example)
-    _graphs[key] = _graphs.pop(key)
-    writer.file_writer.add_event(Event(graph_def=_graphs[key]))
+    if graph := _graphs.get(key):
+        writer.file_writer.add_event(Event(graph_def=graph))
 
 
 @torch.no_grad()

@@ -4,18 +4,18 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import rich.console
 from rich.text import Text
 
+from tuner.callbacks.growth import GrowthWarnings
 from tuner.callbacks.json_lines import JsonLines, write_object
 from tuner.callbacks.lines import Lines
 from tuner.callbacks.live import LiveTable
+from tuner.callbacks.observer import Observer
 from tuner.callbacks.outlook import Outlook
-from tuner.callbacks.text import growth_warning
-from tuner.search.search import Event, Search
+from tuner.search.search import Search
 from tuner.search.settings import SearchSettings
 
 
@@ -66,9 +66,9 @@ class Console:
         *,
         phase: str = "search",
         time_budget: float | None = None,
-    ) -> list[Any]:
-        """Observers that show a search as it goes: contexts that are called with every event."""
-        observers: list[Any] = [GrowthWarnings(self)]
+    ) -> list[Observer]:
+        """Observers that show a search as it goes."""
+        observers: list[Observer] = [GrowthWarnings(self.warn)]
         if self._display is Display.JSON:
             return [*observers, JsonLines(self._write, phase)]
         if self._display is Display.QUIET:
@@ -84,33 +84,6 @@ class Console:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_object(record, self._terminal)
-
-
-class GrowthWarnings:
-    """Warns, once a trial, of memory that grows. Subscribe it to the search."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._warned: set[int] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def __call__(self, event: Event, search: Search) -> None:
-        """Look at the trial that has a result."""
-        if event["event"] != "result" or event["trial"] in self._warned:
-            return
-        if warning := growth_warning(search.trials[event["trial"]]):
-            self._warned.add(event["trial"])
-            self._console.warn(warning)
 
 
 class _Rich(rich.console.Console):

@@ -16,9 +16,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
+from tuner.callbacks.observer import Observer
 from tuner.search.search import Event, Search
 
 EVENTS: dict[str, tuple[str, ...]] = {
@@ -44,22 +44,11 @@ again; gets a new process; waits for another slot. The whole search is cut short
 bytes for checkpoints than their limit."""
 
 
-class JsonLines:
-    """Passes the events of a search on. Use it as a context, and subscribe it to the search."""
+class JsonLines(Observer):
+    """Passes the events of a search on."""
 
     def __init__(self, write: Callable[[Mapping[str, Any]], None], phase: str) -> None:
         self._write, self._phase = write, phase
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
     def __call__(self, event: Event, search: Search) -> None:
         """Write what ``EVENTS`` has of an event."""

@@ -4,24 +4,30 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
+from tuner.callbacks.observer import Observer
 from tuner.callbacks.outlook import Outlook, goal
-from tuner.callbacks.text import brief, describe, duration, figure, plain, roughly
 from tuner.search.search import Event, Search
-from tuner.search.trial import Status
+from tuner.search.trial import Status, Trial
+from tuner.text import brief, describe, duration, figure, plain, roughly
 
-SECONDS_BETWEEN_RESULTS = 5.0
-"""Results that end nothing come at most so often, and so do lines that stand for several."""
-BURST, SECONDS_BETWEEN_CHANGES = 20, 1.0
-"""Starts and ends of trials: so many at once, and on average no more often than this."""
+Clock = Callable[[], float]
+
+CHANGES, SECONDS_BETWEEN_CHANGES = 5, 2.0
+"""Starts, results and ends: so many lines at once, and on average no more often than this."""
+FAULTS, SECONDS_BETWEEN_FAULTS = 20, 10.0
+"""The same for what goes wrong with a trial, which is said on its own account."""
+SECONDS_BETWEEN_SUMS = 5.0
+"""Lines that stand for what was held back come at most so often."""
+_FAULTS = ("fail", "interrupt", "replace")
+_DONE = {"complete": "completed at", "stop": "stopped at", "pause": "paused at"}
 
 
-class Lines:
-    """Says what changes. Use it as a context, and subscribe it to the search.
+class Lines(Observer):
+    """Says what changes, but not that a paused trial is given up: that is in the summary.
 
-    Results are thinned out in time. Where even starts and ends of trials come faster than anybody
-    reads, a line every few seconds tells where the search stands, for all that are left out.
+    Where changes come faster than anybody reads, a line every few seconds tells where the search
+    stands, for all that are held back.
 
     Args:
         write: prints a line.
@@ -36,14 +42,12 @@ class Lines:
         write: Callable[[str], None],
         search: Search,
         outlook: Outlook,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._write, self._search, self._outlook, self._clock = write, search, outlook, clock
-        self._allowed, self._since = float(BURST), clock()
-        self._quiet_until, self._left_out = 0.0, False
-
-    def __enter__(self) -> Self:
-        return self
+        self._changes = _Allowance(CHANGES, SECONDS_BETWEEN_CHANGES, clock)
+        self._faults = _Allowance(FAULTS, SECONDS_BETWEEN_FAULTS, clock)
+        self._quiet_until, self._held_back = clock(), False
 
     def __exit__(
         self,
@@ -51,7 +55,9 @@ class Lines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        pass
+        """Say where the search stands, if the last lines do not."""
+        if self._held_back:
+            self._sum_up()
 
     def __call__(self, event: Event, search: Search) -> None:
         """Say what changed, unless too much does."""
@@ -59,26 +65,43 @@ class Lines:
         line = _line(event, search)
         if not line:
             return
-        passing = event["event"] == "result" and event["verdict"] != "complete"
-        if not passing:
-            if self._may_speak():
-                self._write(line)
-                return
-            self._left_out = True
-        if self._clock() >= self._quiet_until:
-            self._quiet_until = self._clock() + SECONDS_BETWEEN_RESULTS
-            self._write(standing(search, self._outlook) if self._left_out else line)
-            self._left_out = False
+        if self._may_be_said(event["event"]):
+            self._write(line)
+        else:
+            self._held_back = True
+        if self._held_back and self._clock() >= self._quiet_until:
+            self._sum_up()
 
-    def _may_speak(self) -> bool:
-        """Whether one more start or end can be said now."""
+    def _may_be_said(self, kind: str) -> bool:
+        if kind == "halt":
+            return True
+        return (self._faults if kind in _FAULTS else self._changes).take()
+
+    def _sum_up(self) -> None:
+        self._write(standing(self._search, self._outlook))
+        self._quiet_until = self._clock() + SECONDS_BETWEEN_SUMS
+        self._held_back = False
+
+
+class _Allowance:
+    """Lines that may be said: ``burst`` at once, and on average one in so many ``seconds``.
+
+    What is refused uses up what was saved since, so that there is silence before the next one: a
+    flood is told in sums alone, and not in single lines, picked by chance, between them.
+    """
+
+    def __init__(self, burst: int, seconds: float, clock: Clock) -> None:
+        self._burst, self._seconds, self._clock = burst, seconds, clock
+        self._left, self._since = float(burst), clock()
+
+    def take(self) -> bool:
+        """Whether one more may be said now."""
         now = self._clock()
-        earned = (now - self._since) / SECONDS_BETWEEN_CHANGES
-        self._allowed, self._since = min(BURST, self._allowed + earned), now
-        if self._allowed < 1:
-            return False
-        self._allowed -= 1
-        return True
+        self._left = min(self._burst, self._left + (now - self._since) / self._seconds)
+        self._since = now
+        granted = self._left >= 1
+        self._left = self._left - 1 if granted else 0.0
+        return granted
 
 
 def standing(search: Search, outlook: Outlook) -> str:
@@ -88,24 +111,29 @@ def standing(search: Search, outlook: Outlook) -> str:
     parts += [f"{counts[status]} {status}" for status in Status if counts[status]]
     about = "" if outlook.exact else "about "
     parts += [f"{search.epochs_done} of {about}{outlook.planned} epochs", _best(search)]
-    if (left := outlook.seconds_left) is not None:
+    if left := outlook.seconds_left:
         parts.append(f"about {roughly(left)} left")
     return " · ".join([*parts, f"{duration(search.elapsed)} so far"])
 
 
 def _line(event: Event, search: Search) -> str:
-    if "trial" not in event:
-        return ""
-    trial = search.trials[event["trial"]]
+    if event["event"] == "halt":
+        return f"no more is started: {plain(event['reason'])}"
+    return _of_trial(event, search.trials[event["trial"]], search) if "trial" in event else ""
+
+
+def _of_trial(event: Event, trial: Trial, search: Search) -> str:
     name = "final fit" if trial.origin == "final" else f"trial {trial.number}"
     match event["event"]:
         case "start":
             return f"{name} started, to epoch {goal(trial, search)}: {describe(trial.config)}"
         case "result":
-            done = "completed at epoch" if event["verdict"] == "complete" else "epoch"
+            where = f"{_DONE.get(event['verdict'], '')} epoch {event['epoch']}".strip()
             value = figure(event["metrics"][search.metric])
-            done = f"{name} {done} {event['epoch']}: {search.metric} {value}"
+            done = f"{name} {where}: {search.metric} {value}"
             return done if trial.origin == "final" else f"{done}   [{_best(search)}]"
+        case "complete":
+            return f"{name} completed at epoch {trial.epoch}, by its own account"
         case "resume":
             return f"{name} goes on to epoch {trial.target}"
         case "restart":

@@ -13,13 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from trainables.gpu_monitor import over_ranks
+from tuner.callbacks.observer import Observer
 from tuner.callbacks.outlook import Outlook, goal
-from tuner.callbacks.text import assignments, brief, describe, duration, figure, roughly
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status, Trial
+from tuner.text import assignments, brief, describe, duration, figure, plain, roughly
 
 ROWS = 10
 """Trials in the table, at most."""
+FEW = 10
+"""Trials of which it cannot be told yet what is the same in all."""
 BEST_ROWS = 4
 """How many of them are the best but one, and so on."""
 COLORS = {
@@ -31,8 +34,8 @@ COLORS = {
 }
 
 
-class LiveTable:
-    """Shows a search as it goes. Use it as a context, and subscribe it to the search.
+class LiveTable(Observer):
+    """Shows a search as it goes.
 
     It is drawn by a thread of rich's, so it reads the search while that changes: only what it
     copies in one step may be iterated over.
@@ -40,6 +43,10 @@ class LiveTable:
 
     def __init__(self, console: Console, search: Search, slots: int, outlook: Outlook) -> None:
         self._search, self._slots, self._outlook = search, slots, outlook
+        self._failed: Trial | None = None
+        """What failed last in this session."""
+        self._error: Exception | None = None
+        """What came of drawing: nothing is drawn any more."""
         self._live = Live(
             self,
             console=console,
@@ -63,11 +70,23 @@ class LiveTable:
 
     def __call__(self, event: Event, search: Search) -> None:
         """Take the event into account; it shows when the table is drawn next."""
+        if self._error:
+            raise self._error
         self._outlook(event, search)
+        if event["event"] == "fail":
+            self._failed = search.trials[event["trial"]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw where the search stands."""
-        search, width = self._search, options.max_width
+        """Draw where the search stands; whoever prints above the table draws it, too."""
+        if self._error:
+            return
+        try:
+            yield from console.render(self._drawn(console.height, options.max_width), options)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in the run
+            self._error = error
+
+    def _drawn(self, height: int, width: int) -> Group:
+        search = self._search
         trials = list(search.trials)
         varied = _varied(trials)
         above: list[RenderableType] = [
@@ -75,14 +94,17 @@ class LiveTable:
             self._epochs(width),
             _line(self._pace()),
         ]
+        if search.halted:
+            halted = f"no more is started: {plain(search.halted)}"
+            above.append(_line(Text.assemble(_label("ending"), halted)))
         if search.best:
             above += _best(search.best, search, varied, width)
-        below = _failure(trials)
-        room = console.height - len(above) - len(below) - 3  # a blank, the heading, the cursor
+        below = self._failure(trials)
+        room = height - len(above) - len(below) - 3  # a blank, the heading, the cursor
         rows = _most_telling(search, trials, max(0, min(ROWS, room)))
         if rows:
             above += [Text(), _table(rows, search, varied)]
-        yield Group(*above, *below)
+        return Group(*above, *below)
 
     def _epochs(self, width: int) -> RenderableType:
         done, planned = self._search.epochs_done, self._outlook.planned
@@ -109,6 +131,16 @@ class LiveTable:
             parts.append(f"GPU {use:.0f} %")
         parts.append(f"{duration(self._search.elapsed)} so far")
         return Text.assemble(_label("pace"), " · ".join(parts))
+
+    def _failure(self, trials: list[Trial]) -> list[RenderableType]:
+        """The last failure, in a line; of an earlier session, which has no order, any one."""
+        earlier = (t for t in reversed(trials) if t.status is Status.FAILED)
+        failed = self._failed or next(earlier, None)
+        if failed is None or failed.error is None:
+            return []
+        what = "last failure" if self._failed else "failed earlier"
+        text = f"{what}: trial {failed.number}: {brief(failed.error)}"
+        return [Text(), _line(Text(text, style="red"))]
 
 
 def gpu_use(active: Iterable[Trial]) -> float | None:
@@ -160,9 +192,9 @@ def _packed(words: list[str], width: int) -> list[str]:
 
 
 def _varied(trials: list[Trial]) -> set[str]:
-    """Hyperparameters that are not the same in all trials; all of them where there is one trial."""
+    """Hyperparameters that are not the same in all trials; of few trials, all: they may yet be."""
     names = set[str]().union(*(trial.config for trial in trials))
-    if len(trials) < 2:
+    if len(trials) < FEW:
         return names
     first = trials[0].config
     return {n for n in names if any(t.config.get(n) != first.get(n) for t in trials)}
@@ -201,12 +233,3 @@ def _table(rows: list[Trial], search: Search, varied: set[str]) -> Table:
         config = describe(_only(trial.config, varied))
         table.add_row(str(trial.number), state, epoch, value, Text(config))
     return table
-
-
-def _failure(trials: list[Trial]) -> list[RenderableType]:
-    """The failure of the trial that started last, in a line."""
-    failed = next((t for t in reversed(trials) if t.status is Status.FAILED and t.error), None)
-    if failed is None or failed.error is None:
-        return []
-    text = f"last failure: trial {failed.number}: {brief(failed.error)}"
-    return [Text(), _line(Text(text, style="red"))]

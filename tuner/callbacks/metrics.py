@@ -6,14 +6,14 @@ between exports (``RAY_metrics_report_interval_ms``, 10 s each): so they are set
 however long an epoch takes, and are gone soon after the run.
 """
 
-import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from trainables.gpu_monitor import by_rank
+from tuner.callbacks.observer import Observer
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status
 
@@ -55,29 +55,33 @@ RECENT_EPOCHS = 20
 Series = tuple[str, tuple[str, ...]]
 """A metric's name, and the values of its tags besides the run."""
 
-logger = logging.getLogger(__name__)
 
+class RayMetrics(Observer):
+    """Gauges and counters tagged with the run.
 
-class RayMetrics:
-    """Gauges and counters tagged with the run. Use it as a context, subscribe it to the search.
-
-    An error in here is logged, once, and ends the metrics, not the search.
+    What events add is counted at once. The gauges are set by a thread, so it reads the search while
+    that changes: only what it copies in one step may be iterated over.
     """
 
     def __init__(self, run: str, search: Search, slots: int) -> None:
         self._run, self._search, self._slots = run, search, slots
         self._gauges: dict[str, Any] = {}
         self._counters: dict[str, Any] = {}
-        self._now: dict[Series, float] = {}
-        """What the gauges are set to."""
         self._ends: deque[float] = deque(maxlen=RECENT_EPOCHS)
         """When the last epochs of this session ended."""
-        self._works = True
+        self._error: Exception | None = None
+        """What ended the thread."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name="ray-metrics", daemon=True)
 
     def __enter__(self) -> Self:
-        self._attempt(self._open)
+        from ray.util import metrics
+
+        for name, (description, tags) in GAUGES.items():
+            self._gauges[name] = metrics.Gauge(name, description, ("run", *tags))
+        for name, (description, tags) in COUNTERS.items():
+            self._counters[name] = metrics.Counter(name, description, ("run", *tags))
+        self._count(counts(self._search))
         self._thread.start()
         return self
 
@@ -89,48 +93,31 @@ class RayMetrics:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._attempt(self._close)
+        self._raise()
+        self._show(gauges(self._search, self._slots, [], ended=True))
 
     def __call__(self, event: Event, search: Search) -> None:
-        """Pass on what changed."""
+        """Count what an event adds."""
         del search
-        self._attempt(lambda: self._note(event))
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        if not self._works:
-            return
-        try:
-            action()
-        except Exception:
-            self._works = False
-            logger.exception("Ray takes no metrics of this run")
-
-    def _open(self) -> None:
-        from ray.util import metrics
-
-        for name, (description, tags) in GAUGES.items():
-            self._gauges[name] = metrics.Gauge(name, description, ("run", *tags))
-        for name, (description, tags) in COUNTERS.items():
-            self._counters[name] = metrics.Counter(name, description, ("run", *tags))
-        self._now = gauges(self._search, self._slots, [])
-        self._count(counts(self._search))
-
-    def _note(self, event: Event) -> None:
+        self._raise()
         if event["event"] == "result":
             self._ends.append(event["time"])
-        self._now = gauges(self._search, self._slots, list(self._ends))
         self._count(counts_in(event))
 
-    def _close(self) -> None:
-        self._now = gauges(self._search, self._slots, [], ended=True)
-        self._show()
+    def _raise(self) -> None:
+        if self._error:
+            raise self._error
 
     def _repeat(self) -> None:
-        while self._works and not self._ended.wait(REPEAT_SECONDS):
-            self._attempt(self._show)
+        while not self._ended.wait(REPEAT_SECONDS):
+            try:
+                self._show(gauges(self._search, self._slots, list(self._ends)))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in the run
+                self._error = error
+                return
 
-    def _show(self) -> None:
-        for (name, values), value in self._now.items():
+    def _show(self, now: Mapping[Series, float]) -> None:
+        for (name, values), value in now.items():
             self._gauges[name].set(value, self._tags(GAUGES[name][1], values))
 
     def _count(self, new: Counter[Series]) -> None:
@@ -154,7 +141,7 @@ def gauges(
 
     """
     active = [] if ended else search.active
-    states = Counter(trial.status for trial in search.trials)
+    states = Counter(trial.status for trial in list(search.trials))
     found: dict[Series, float] = {("tuner_trials", (state,)): states[state] for state in Status}
     if ended:
         found["tuner_trials", (Status.RUNNING,)] = 0

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tuner.callbacks.text import plain, shown
+from tuner.callbacks.observer import Observer
 from tuner.errors import UserError
 from tuner.experiment import Experiment
 from tuner.search.search import Event, Search
 from tuner.search.trial import Status, Trial
+from tuner.text import plain, shown
 
 INIT_SECONDS = 20.0
 """What the first run may wait for the server; then all are written offline."""
@@ -40,8 +41,8 @@ def check_installed(project: str | None) -> None:
         )
 
 
-class WeightsAndBiases:
-    """One W&B run a trial, grouped by run. Use it as a context, subscribe it to the search.
+class WeightsAndBiases(Observer):
+    """One W&B run a trial, grouped by run.
 
     A trial's run ends when the trial leaves its slot and is resumed when it goes on; its id is the
     same in every session. Everything of W&B happens in a thread, for it may take seconds: the

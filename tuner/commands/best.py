@@ -2,12 +2,12 @@ import json
 import shlex
 from pathlib import Path
 
-from tuner.callbacks.text import shown
 from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.history import History, State, read_history
 from tuner.results import best_checkpoint
 from tuner.storage import BEST, fetched
+from tuner.text import shown
 
 LABELS = "labels.json"
 """In ``best/`` where the model tells classes apart, so that ``predict`` can name them."""

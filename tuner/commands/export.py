@@ -10,10 +10,10 @@ from typing import IO
 import torch
 from torch import Tensor, nn
 
-from tuner.callbacks.text import shown
 from tuner.errors import UserError
 from tuner.results import load_model
 from tuner.storage import bring, fetch_model
+from tuner.text import shown
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 TOLERANCE = 1e-3

@@ -2,12 +2,12 @@ import math
 from collections.abc import Sequence
 
 from search_spaces import grid_size
-from tuner.callbacks.text import duration
 from tuner.commands.arguments import read_experiment
 from tuner.commands.table import print_table
 from tuner.errors import UserError
 from tuner.experiment import Experiment
 from tuner.plan import Costs, disk_bytes, find_slots, forecast, probe
+from tuner.text import duration
 from tuner.trainable import validate
 
 

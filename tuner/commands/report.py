@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from tuner.callbacks.text import shown
 from tuner.report.comparison import write_comparison
 from tuner.report.record import read_record
 from tuner.report.run_page import REPORT, write_report
 from tuner.storage import bring, local_folder
+from tuner.text import shown
 
 
 def report(runs: list[str], output: Path | None) -> None:

@@ -1,13 +1,13 @@
 import json
 from typing import Any
 
-from tuner.callbacks.text import describe
 from tuner.commands.summary import print_summary
 from tuner.commands.table import print_table
 from tuner.history import History, read_history
 from tuner.run import Summary
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
+from tuner.text import describe
 
 
 def show(run: str, *, failures: bool, as_json: bool) -> None:

@@ -12,16 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.callbacks.console import Display
+from tuner.callbacks.growth import describe_growth
 from tuner.callbacks.json_lines import write_object
-from tuner.callbacks.text import brief, describe, duration, figure, growth_warning, shown
 from tuner.errors import UserError
-from tuner.final import FinalFit, read_final
+from tuner.final import read_final
 from tuner.history import State
+from tuner.outcome import against_default, describe_final, describe_score, logging_share
 from tuner.results import choose_best
 from tuner.run import Summary
-from tuner.scoring import Score, read_score
+from tuner.scoring import read_score
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
+from tuner.text import brief, describe, duration, figure, shown
 
 Fact = tuple[str, str]
 """A label, and what there is to say."""
@@ -110,7 +112,7 @@ def _counts(search: Search) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     return (
         f"{len(search.trials)} trials ({counts}), {search.epochs_done} epochs, "
-        f"{search.promotions} promotions in {duration(search.seconds)}"
+        f"promotions: {search.promotions}, in {duration(search.seconds)}"
     )
 
 
@@ -122,8 +124,8 @@ def _facts(summary: Summary) -> Iterator[Fact]:
     if search.replacements:
         replaced = f"{search.replacements} processes replaced: that of earlier trials was not freed"
         yield "memory", replaced
-    for warning in filter(None, map(growth_warning, search.trials)):
-        yield "warning", warning
+    if growing := describe_growth(search.trials):
+        yield "warning", growing
     if summary.slots:
         yield "trial actors started", f"{summary.actors}, slots: {summary.slots}"
     if (share := logging_share(search)) is not None:
@@ -143,11 +145,11 @@ def _of_results(summary: Summary) -> Iterator[Fact]:
         yield "default configuration", against_default(search)
     final = read_final(summary.folder, search)
     if final:
-        yield "final fit", _of_final(final)
+        yield "final fit", describe_final(final)
     model = choose_best(search, final)
     score = read_score(summary.folder, model) if model else None
     if score and (score.metrics or score.error):
-        yield "test", _of_score(score)
+        yield "test", describe_score(score)
 
 
 def _of_places(summary: Summary) -> Iterator[Fact]:
@@ -164,54 +166,6 @@ def _of_places(summary: Summary) -> Iterator[Fact]:
     if found := [shown(path) for path in tables if path.exists()]:
         yield "all trials", ", ".join(found)
     yield "curves", f"python -m tuner tensorboard {run}"
-
-
-def logging_share(search: Search) -> float | None:
-    """The part of the trials' time that their first ranks spent on logging; None: they say none."""
-    results = [found for trial in search.trials for found in trial.results.values()]
-    told = [found for found in results if "logging_seconds" in found]
-    seconds = sum(found["epoch_seconds"] for found in told)
-    return sum(found["logging_seconds"] for found in told) / seconds if seconds else None
-
-
-def against_default(search: Search) -> str:
-    """How far ahead of the default configuration the best one is."""
-    baseline = next((trial for trial in search.trials if trial.origin == "default"), None)
-    if baseline is None:
-        return "was not tried"
-    if not baseline.best_epoch or search.best is None:
-        return "has no result"
-    reached = f"{figure(search.value(baseline.best_loss))} (epoch {baseline.best_epoch})"
-    if baseline.epoch < search.max_epochs and baseline.status is not Status.COMPLETED:
-        reached += f", {baseline.status} after {baseline.epoch} of {search.max_epochs} epochs"
-    if search.best is baseline:
-        return f"{reached}; nothing was better"
-    return (
-        f"{reached}; the best is {figure(baseline.best_loss - search.best.best_loss)} ahead of it"
-    )
-
-
-def _of_final(final: FinalFit) -> str:
-    """What became of the fit that followed the search."""
-    fit, search = final.fit, final.search
-    text = f"trial {fit.trial}, {fit.epochs} epochs on {fit.data}"
-    if error := final.error:
-        return f"{text}: failed with {brief(error)}; the best model is the search's own"
-    if final.result is None:
-        return f"{text}: {search.epochs_done} epochs done"
-    reached = f"{text}: {search.metric} {figure(search.value(final.result.loss))}"
-    if fit.data != "train":
-        reached += ", no estimate: it trained on that data"
-    if final.result.loss > final.of.best_loss:
-        reached += f"; behind the search's own best, {figure(search.value(final.of.best_loss))}"
-    return reached
-
-
-def _of_score(score: Score) -> str:
-    """What the best model's score on test data is, or why there is none."""
-    if score.error:
-        return f"failed with {brief(score.error)}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in score.metrics.items())
 
 
 def _of_warm_start(search: Search) -> Iterator[Fact]:

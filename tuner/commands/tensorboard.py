@@ -1,5 +1,6 @@
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -28,7 +29,9 @@ def tensorboard(runs: Sequence[str], port: int) -> None:
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     board = program.TensorBoard(default.get_plugins())
-    with _as_one(folders) as folder, suppress(KeyboardInterrupt):
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), _as_one(folders) as folder:
         # all files are read as they grow: a trial has two and more
         options = {"logdir": str(folder), "port": port, "reload_multifile": True}
         board.configure(("tensorboard",), reload_interval=SECONDS_BETWEEN_READS, **options)

@@ -1,3 +1,4 @@
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,11 +31,13 @@ def ui(runs: list[str], port: int) -> None:
         server = make_server(
             HOST, port, dashboard, server_class=_ThreadedServer, handler_class=_SilentHandler
         )
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             f"--port is {port}: it cannot be served ({error}); give another, or 0 for any that is "
             "free"
         ) from error
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     with server:
         print(f"optuna-dashboard: http://{HOST}:{server.server_port}/dashboard/", flush=True)
         print("It follows a run that is under way. End it with Ctrl-C.", flush=True)

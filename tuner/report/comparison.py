@@ -7,11 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.callbacks.text import describe, duration
 from tuner.errors import UserError
-from tuner.report.figures import NotDrawnError, best_so_far
+from tuner.report.own_figures import NotDrawnError, best_so_far
 from tuner.report.page import Section, drawn, paragraph, plot, table, write_page
 from tuner.report.record import Record
+from tuner.text import describe, duration
 
 PALETTE = (
     "#f4722b", "#3a86ff", "#2a9d8f", "#b07aa1", "#d99a2b", "#e5484d", "#7c5cff", "#8d99ae",
@@ -126,7 +126,7 @@ def _differences(records: Sequence[Record], names: Sequence[str]) -> str:
     if any(space != spaces[0] for space in spaces):
         note = paragraph("Their search spaces differ: see search_space in each experiment.yaml.")
     if not rows:
-        return note + paragraph("Their experiments say the same of everything else.")
+        return note + paragraph("Nothing: their experiments are the same.")
     return note + table(["key", *names], rows)
 
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from tuner.errors import UserError
-from tuner.report.figures import NotDrawnError
+from tuner.report.own_figures import NotDrawnError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tuner.callbacks.text import duration
-from tuner.commands.summary import against_default
 from tuner.final import FinalFit, read_final
 from tuner.history import State
-from tuner.report import figures, studied
+from tuner.outcome import against_default, describe_final, describe_score
+from tuner.report import optuna_figures, own_figures
 from tuner.report.failures import FailureGroup, group_failures
 from tuner.report.page import (
     Section,
@@ -30,6 +29,7 @@ from tuner.report.record import Record
 from tuner.results import Best, choose_best
 from tuner.scoring import read_score
 from tuner.search.trial import Status, Trial
+from tuner.text import duration
 
 REPORT = "report.html"
 """The file's name, in the run's folder."""
@@ -115,24 +115,12 @@ def _time(record: Record) -> str:
 
 
 def _after_the_search(record: Record, final: FinalFit | None) -> Iterator[tuple[str, str]]:
-    search = record.history.search
     if final:
-        fit = f"trial {final.fit.trial}, {final.fit.epochs} epochs on {final.fit.data}"
-        if final.error:
-            fit += f": failed with {final.error['type']}: {final.error['message']}"
-        elif final.result:
-            fit += f": {search.metric} {search.value(final.result.loss):.5g}"
-            if final.fit.data != "train":
-                fit += ", no estimate: it trained on that data"
-        else:
-            fit += f": {final.search.epochs_done} epochs done"
-        yield "final fit", fit
-    best = choose_best(search, final)
+        yield "final fit", describe_final(final)
+    best = choose_best(record.history.search, final)
     score = read_score(record.history.folder, best) if best else None
-    if score and score.error:
-        yield "test", f"failed with {score.error['type']}: {score.error['message']}"
-    elif score and score.metrics:
-        yield "test", ", ".join(f"{name} {value:.5g}" for name, value in score.metrics.items())
+    if score and (score.metrics or score.error):
+        yield "test", describe_score(score)
 
 
 def _best(record: Record, final: FinalFit | None) -> str:
@@ -230,7 +218,7 @@ def _curves(record: Record) -> str:
     trials = record.history.search.trials
     early = sum(t.status is Status.FAILED and not t.results for t in trials)
     with_results = [trial for trial in trials if trial.results]
-    shown = len(figures.spread(trials, figures.MOST_CURVES))
+    shown = len(own_figures.spread(trials, own_figures.MOST_CURVES))
     caption = (
         "A trial that a rung paused stands at a bar; one that was promoted from there goes on "
         "from a triangle. A click on the legend hides a group, a double click all others."
@@ -238,7 +226,7 @@ def _curves(record: Record) -> str:
     if early:
         caption += f" {early} failed before their first result and have no curve."
     caption += _sampled(shown, len(with_results), "curves")
-    return plot(figures.learning_curves(record), caption, height=520)
+    return plot(own_figures.learning_curves(record), caption, height=520)
 
 
 def _history(record: Record) -> str:
@@ -246,32 +234,32 @@ def _history(record: Record) -> str:
         "Each point is an epoch of a trial, coloured by who proposed its configuration. Epochs "
         "are what a search spends: a stopped trial has cost few of them."
     )
-    if figures.telling_range(record):
+    if own_figures.telling_range(record):
         caption += " A few results are far worse and lie outside; a double click shows them."
-    return plot(figures.history(record), caption)
+    return plot(own_figures.history(record), caption)
 
 
 def _parallel(record: Record) -> str:
     trials = record.history.search.trials
-    shown = figures.spread(trials, studied.MOST_LINES)
+    shown = own_figures.spread(trials, optuna_figures.MOST_LINES)
     caption = "A line is a trial with its best value, after however many epochs that was."
     caption += _sampled(len(shown), sum(bool(t.results) for t in trials), "lines")
     if any(t.config.keys() != shown[0].config.keys() for t in shown):
         caption += " None: it has no such hyperparameter."
-    width = 130 * (1 + len(studied.varied(shown)))
-    return plot(studied.parallel_coordinates(record), caption, height=460, least_width=width)
+    width = 130 * (1 + len(optuna_figures.varied(shown)))
+    return plot(optuna_figures.parallel_coordinates(record), caption, height=460, least_width=width)
 
 
 def _slices(record: Record) -> str:
     trials = record.history.search.trials
     caption = "Each trial's best value, after however many epochs that was; the bluer, the later."
-    shown = len(figures.spread(trials, studied.MOST_POINTS))
+    shown = len(own_figures.spread(trials, optuna_figures.MOST_POINTS))
     caption += _sampled(shown, sum(bool(t.results) for t in trials), "points")
-    return grid((plot(figure, height=280) for figure in studied.slices(record)), caption)
+    return grid((plot(figure, height=280) for figure in optuna_figures.slices(record)), caption)
 
 
 def _importances(record: Record) -> str:
-    figure, epoch, count = studied.importances(record)
+    figure, epoch, count = optuna_figures.importances(record)
     caption = (
         f"What sets good trials apart from the others (PED-ANOVA), from {count} trials, all at "
         f"epoch {epoch}, so that none is behind for having been stopped. With few trials it is a "
@@ -281,7 +269,7 @@ def _importances(record: Record) -> str:
 
 
 def _slots(record: Record) -> str:
-    figure = figures.slots(record)
+    figure = own_figures.slots(record)
     busy = "" if record.busy is None else f"Trials held a slot {record.busy:.1%} of the time. "
     caption = (
         f"{busy}A bar is a trial on its slot, with its number where there is room; gaps are "

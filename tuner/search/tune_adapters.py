@@ -29,8 +29,10 @@ from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
 from trainables.distributed import RankLostError, WornOutError
+from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
+from trainables.rank import MICRO_BATCH_METRICS
 from tuner.errors import StorageError, UserError
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
@@ -47,6 +49,9 @@ AUTOFILLED = {
     "training_iteration",
 }
 """What Tune adds to every result; the search keeps the epoch and its seconds."""
+
+SECONDS = "seconds"
+"""The metric that :func:`_metrics` adds: what the epoch took."""
 
 DECISIONS = {
     Decision.CONTINUE: TrialScheduler.CONTINUE,
@@ -558,12 +563,12 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
         and name not in AUTOFILLED
         and not name.startswith("config/")
     }
-    return {**numbers, "seconds": round(float(result.get("time_this_iter_s") or 0.0), 3)}
+    return {**numbers, SECONDS: round(float(result.get("time_this_iter_s") or 0.0), 3)}
 
 
 def _by_the_task(metric: str) -> bool:
     """Whether the Task itself reports it."""
-    ours = MEMORY_METRICS | {"seconds", "logging_share"}
+    ours = MEMORY_METRICS | LOGGING_METRICS | MICRO_BATCH_METRICS | {SECONDS}
     return metric not in ours and not metric.startswith(GPU_PREFIX)
 
 

@@ -7,6 +7,7 @@ import re
 import termios
 from contextlib import ExitStack, suppress
 from io import StringIO
+from itertools import pairwise
 from threading import Thread
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_quiet_prints_warnings_alone() -> None:
 
     first, second = text.splitlines()
     assert first.startswith("warning: trial ")
-    assert " holds 12 more tensors after some epochs" in first
+    assert " holds 12 more tensors, more with each epoch: " in first
     assert second == "warning: W&B cannot be reached"
 
 
@@ -164,32 +165,88 @@ class Clock:
         return self.now
 
 
-def said(seconds: float, **search_settings: Any) -> tuple[list[str], float]:
+Said = list[tuple[float, str]]
+"""Lines, with the seconds at which they were said."""
+
+
+def said(seconds: float, **search_settings: Any) -> tuple[Said, float]:
     """Lines of a search with a result every so many seconds, and how long it took."""
     settings, clock = settings_of("asha", **search_settings), Clock()
-    search, lines = search_of(settings), list[str]()
-    search.subscribe(Lines(lines.append, search, Outlook(search, settings, 4, clock=clock), clock))
-    run = Stepwise(search)
-    while run.step():
-        clock.now += seconds
+    search, lines = search_of(settings), Said()
+
+    def write(line: str) -> None:
+        lines.append((clock.now, line))
+
+    with Lines(write, search, Outlook(search, settings, 4, clock=clock), clock) as observer:
+        search.subscribe(observer)
+        run = Stepwise(search)
+        while run.step():
+            clock.now += seconds
     return lines, clock.now
 
 
-def test_starts_and_ends_are_all_said_where_they_are_few() -> None:
-    lines, seconds = said(10.0, num_trials=20)
+def test_starts_results_and_ends_are_all_said_where_they_are_few() -> None:
+    timed, _ = said(10.0, num_trials=20)
+    lines = [line for _, line in timed]
 
     assert len([line for line in lines if " started, " in line]) == 20
     assert len([line for line in lines if " failed: " in line]) == 3
-    results = [line for line in lines if ": loss " in line and "completed" not in line]
-    assert len(results) > 20
-    assert seconds / len(results) >= 5.0
+    search = search_of(settings_of("asha", num_trials=20))
+    Stepwise(search).run()
+    assert len([line for line in lines if ": loss " in line]) == search.epochs_done
+    assert not [line for line in lines if "/20 trials · " in line], "nothing is held back"
 
 
 def test_a_flood_of_short_trials_is_told_in_few_lines() -> None:
-    lines, seconds = said(0.1, num_trials=1000)
+    timed, seconds = said(0.1, num_trials=1000)
+    faults = [(when, line) for when, line in timed if " failed: " in line]
+    others = [(when, line) for when, line in timed if " failed: " not in line]
 
     assert seconds > 100
-    assert len(lines) <= 20 + seconds * (1 / 1.0 + 1 / 5.0) + 1
-    standing = [line for line in lines if "/1000 trials · " in line]
-    assert len(standing) >= seconds / 10
-    assert " epochs · best 0." in standing[-1]
+    assert 20 <= len(faults) <= 20 + seconds / 10, "of more than a hundred"
+    sums = [(when, line) for when, line in others if "/1000 trials · " in line]
+    assert others[5:] == sums, "a burst of five lines comes first"
+    gaps = [later - before for (before, _), (later, _) in pairwise(sums[:-1])]
+    assert min(gaps) >= 5.0 - 1e-6
+    assert max(gaps) < 6.0
+    assert " epochs · best 0." in sums[-1][1]
+
+
+def test_what_was_held_back_at_last_is_told_at_the_end() -> None:
+    timed, seconds = said(0.1, num_trials=30)
+
+    when, line = timed[-1]
+    assert when == seconds
+    assert line.startswith("30/30 trials · ")
+    assert "running" not in line
+    assert "left" not in line
+
+
+def test_a_halt_and_a_trial_that_ends_by_itself_are_said() -> None:
+    settings, lines = settings_of("random"), list[str]()
+    search = search_of(settings)
+    search.subscribe(Lines(lines.append, search, Outlook(search, settings, 4)))
+    search.next_job()
+    search.report(0, 1, {"loss": 1.0})
+    search.close(0)
+    search.next_job()
+    for _ in range(50):
+        search.interrupt(1, {"type": "RankLostError", "message": "rank 1 is gone"})
+        search.next_job()
+    search.halt("the time budget is spent")
+
+    assert "trial 0 completed at epoch 1, by its own account" in lines
+    assert lines[-1] == "no more is started: the time budget is spent"
+
+
+def test_memory_that_grows_is_warned_of_once_a_run() -> None:
+    settings, output = settings_of("random"), StringIO()
+    search = search_of(settings)
+    for observer in Console(output, Display.QUIET).watch(search, settings, slots=4):
+        search.subscribe(observer)
+    for number, grown in enumerate((0, 3, 5)):
+        search.next_job()
+        search.report(number, 1, {"loss": 1.0, "tensor_growth": grown})
+
+    (line,) = output.getvalue().splitlines()
+    assert line.startswith("warning: trial 1 holds 3 more tensors, more with each epoch: does the")

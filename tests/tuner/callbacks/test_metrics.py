@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -24,6 +25,7 @@ from ray.util.state import list_actors, list_tasks
 
 from search_spaces import load_space
 from tests.conftest import EXAMPLES, CommandLine
+from tuner.callbacks import metrics
 from tuner.callbacks.metrics import RayMetrics, counts, counts_in, gauges
 from tuner.search import SearchSettings, build_search
 from tuner.search.journal import MemoryJournal
@@ -79,19 +81,43 @@ def test_once_a_run_is_over_nothing_is_busy(search: Search) -> None:
     assert not [name for name, _ in over if "gpu" in name]
 
 
-def test_an_error_ends_the_metrics_and_not_the_search(
-    search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_gauges_are_worked_out_by_the_thread_and_not_for_each_event(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take milliseconds where there are thousands of trials."""
+    threads: list[str] = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return gauges(*arguments, **options)
+
+    monkeypatch.setattr(metrics, "gauges", note)
+    monkeypatch.setattr(metrics, "REPEAT_SECONDS", 0.01)
+    search.open_session(slots=2)
+    with RayMetrics("toy", search, 2) as observer:
+        search.subscribe(observer)
+        run(search)
+        wait_for(lambda: len(threads) > 2, 10)
+    assert set(threads[:-1]) == {"ray-metrics"}
+    assert threads[-1] == "MainThread", "the last of them, when the run is over"
+
+
+def test_what_ends_the_thread_is_raised_in_the_run(
+    search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no metrics today")
 
     monkeypatch.setattr(ray_metrics.Gauge, "set", refuse)
+    monkeypatch.setattr(metrics, "REPEAT_SECONDS", 0.01)
     search.open_session(slots=2)
-    with RayMetrics("toy", search, 2) as observer:
-        search.subscribe(observer)
-        run(search)
-    assert search.finished
-    assert [record.message for record in caplog.records] == ["Ray takes no metrics of this run"]
+    observer = RayMetrics("toy", search, 2)
+    observer.__enter__()
+    observer._thread.join(10)
+    with pytest.raises(RuntimeError, match="no metrics today"):
+        observer({"event": "session"}, search)
+    with pytest.raises(RuntimeError, match="no metrics today"):
+        observer.__exit__(None, None, None)
 
 
 # -- a run that is held still -------------------------------------------------------------------

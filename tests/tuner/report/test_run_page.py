@@ -20,7 +20,7 @@ from tests.tuner.report.records import (
     write_run,
 )
 from tuner.history import State
-from tuner.report import figures, studied
+from tuner.report import optuna_figures, own_figures
 from tuner.report.record import Record, read_record
 from tuner.report.run_page import write_report
 from tuner.search.journal import Event
@@ -111,7 +111,7 @@ def test_the_final_fit_and_the_score_are_in_the_summary(tmp_path: Path) -> None:
     facts = page_of(read_record(folder), tmp_path).facts("Summary")
 
     assert facts["final fit"] == (
-        "trial 1, 1 epochs on train+val: loss 0.125, no estimate: it trained on that data"
+        "trial 1, 1 epochs on train+val: loss 0.1250, no estimate: it trained on that data"
     )
     assert facts["test"] == "accuracy 0.75"
 
@@ -218,16 +218,16 @@ def test_the_epoch_to_compare_at_is_the_last_that_enough_have_reached() -> None:
     for trial in trials:
         trial.results = {e: {"loss": 1.0} for e, count in reach.items() if trial.number < count}
 
-    assert studied.comparable_epoch(trials) == 3
-    assert studied.comparable_epoch(trials[:12]) == 1  # too few for any
+    assert optuna_figures.comparable_epoch(trials) == 3
+    assert optuna_figures.comparable_epoch(trials[:12]) == 1  # too few for any
 
 
 def test_of_very_many_trials_some_are_shown_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "MOST_CURVES", 10)
-    monkeypatch.setattr(studied, "MOST_LINES", 10)
-    monkeypatch.setattr(studied, "MOST_POINTS", 20)
+    monkeypatch.setattr(own_figures, "MOST_CURVES", 10)
+    monkeypatch.setattr(optuna_figures, "MOST_LINES", 10)
+    monkeypatch.setattr(optuna_figures, "MOST_POINTS", 20)
 
     page = page_of(record_of(many(40), num_trials=40), tmp_path)
 
@@ -247,7 +247,7 @@ def test_2000_trials_take_a_page_of_bounded_size(tmp_path: Path) -> None:
     print(f"{time.perf_counter() - began:.1f} s, {len(page.text) / 1e6:.1f} MB")
 
     assert len(page.figures("Optimisation history")[0]["data"][0]["x"]) == 2000
-    assert len(page.figures("Parallel coordinates")[0]["data"]) == studied.MOST_LINES + 1
+    assert len(page.figures("Parallel coordinates")[0]["data"]) == optuna_figures.MOST_LINES + 1
     assert len(page.text) - len(get_plotlyjs()) < 1e6
 
 
@@ -300,7 +300,7 @@ def test_a_figure_that_fails_costs_the_page_no_other(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("another version of Optuna")
 
-    monkeypatch.setattr(studied.optuna.visualization, "plot_slice", fail)
+    monkeypatch.setattr(optuna_figures.optuna.visualization, "plot_slice", fail)
 
     page = page_of(record_of(two_slots()), tmp_path)
 

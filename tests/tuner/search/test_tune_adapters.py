@@ -16,13 +16,22 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.utils.object_cache import _ObjectCache
 
 from tests.conftest import EXAMPLES
+from trainables import gpu_monitor
+from trainables.rank import Rank, TrialSpec
 from tuner.errors import UserError
 from tuner.run import Summary, resume_run, start_run
 from tuner.search.search import Search
 from tuner.search.settings import SearchSettings
 from tuner.search.simulation import blank_search
 from tuner.search.trial import Status
-from tuner.search.tune_adapters import AUTOFILLED, SlotResources, TuneBridge, WarmActors
+from tuner.search.tune_adapters import (
+    AUTOFILLED,
+    SlotResources,
+    TuneBridge,
+    WarmActors,
+    _by_the_task,
+    _metrics,
+)
 
 PLAIN = {"trainable": "plain_trainable:Curve", "search_space": {
     "hyperparameters": {
@@ -267,6 +276,31 @@ def test_a_metric_that_is_not_reported_is_named_with_those_that_are(
         "train_loss"
     )
     assert "pid" in AUTOFILLED  # Tune's, which is why the toy's own is not named
+
+
+def test_what_a_rank_adds_to_a_tasks_own_metrics_is_told_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import toy_task
+
+    def evaluate(self: toy_task.Toy) -> dict[str, float]:
+        self.context.micro_batch(8)
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(toy_task.Toy, "evaluate", evaluate)
+    monkeypatch.setattr(toy_task.Toy, "logs", ("weights",), raising=False)
+    monkeypatch.setattr(gpu_monitor, "summarize", lambda _: {"use_percent_mean": 50.0})
+    rank = Rank(0, 1, gpu=False, threads=1)
+    rank.build(TrialSpec("toy_task:Toy", {}, 0, 1, str(tmp_path), log_dir=str(tmp_path)), None, 0)
+    metrics = _metrics({**rank.run_epoch(0), "time_this_iter_s": 1.0})
+    rank.close()
+    added = set(metrics) - {"loss", "train_loss"}
+    assert {name.partition("/")[0] for name in added} == {
+        "gpu", "logging", "memory_growth_mb", "memory_mb", "micro_batch", "oom_recoveries",
+        "seconds", "tensor_growth",
+    }  # fmt: skip
+    assert set(filter(_by_the_task, metrics)) == {"loss", "train_loss"}
 
 
 def events(run_folder: Path) -> list[dict[str, Any]]:

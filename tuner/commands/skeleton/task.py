@@ -18,6 +18,8 @@ class Digits(Task):
     that tuner.load_model returns; as it is, best/ holds its checkpoint.
     """
 
+    logs = ("weights",)  # what it shows in TensorBoard beside its metrics, where there is time
+
     def __init__(self, config: dict[str, Any], context: Context) -> None:
         super().__init__(config, context)  # config: the settings and this trial's hyperparameters
         images, labels = load_digits(return_X_y=True)
@@ -45,6 +47,8 @@ class Digits(Task):
             loss.backward()
             self.optimizer.step()
             total += loss.item()
+        step, weights = self.context.epoch + 1, self.net.state_dict()["0.weight"].cpu()
+        self.context.log("weights", lambda writer: writer.add_histogram("first", weights, step))
         return {"train_loss": self.context.mean(total, len(self.loader))}
 
     @torch.no_grad()

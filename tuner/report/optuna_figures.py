@@ -8,7 +8,7 @@ import optuna
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from tuner.report.figures import NotDrawnError, spread, telling_range
+from tuner.report.own_figures import NotDrawnError, spread, telling_range
 from tuner.report.record import Record
 from tuner.report.study import quiet, study_of
 from tuner.search.trial import Trial

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.search.trial import Trial
 from tuner.storage import uri_of
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
@@ -62,15 +61,7 @@ def shown(path: Path) -> str:
     """A path as the user would type it here; of what mirrors object storage, the URI."""
     if uri := uri_of(path):
         return uri
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def growth_warning(trial: Trial) -> str | None:
-    """That a trial holds more and more memory, if it does."""
-    for name, unit in (("tensor_growth", "tensors"), ("memory_growth_mb", "MB of memory")):
-        if grown := max((m.get(name, 0) for m in list(trial.results.values())), default=0):
-            return (
-                f"trial {trial.number} holds {grown:.0f} more {unit} after some epochs, "
-                "more with each: does the Task keep losses or outputs as tensors, with their graph?"
-            )
-    return None
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.callbacks.text import describe, duration
-from tuner.report.record import Record
+from tuner.report.record import Record, Stint
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
+from tuner.text import describe, duration
 
 MOST_CURVES = 500
 """More than that, and a browser grows slow; what is left out is spread over good and bad."""
@@ -148,34 +148,7 @@ def slots(record: Record) -> go.Figure:
         raise NotDrawnError("No trial has held a slot yet.")
     end = record.sessions[-1].end if record.sessions else record.stints[-1].end
     unit, seconds = ("minutes", 60) if end > 300 else ("seconds", 1)
-    border = 0.5 if len(record.stints) < MOST_BORDERS else 0
-    figure = go.Figure()
-    by_outcome = defaultdict(list)
-    for stint in record.stints:
-        by_outcome[stint.outcome].append(stint)
-    for outcome, colour in COLOURS.items():
-        stints = by_outcome[outcome]
-        if not stints:
-            continue
-        figure.add_trace(
-            go.Bar(
-                x=[(stint.end - stint.start) / seconds for stint in stints],
-                base=[stint.start / seconds for stint in stints],
-                y=[f"slot {stint.slot}" for stint in stints],
-                orientation="h",
-                name=f"{outcome} ({len(stints)})",
-                marker={"color": colour, "line": {"width": border, "color": "#888"}},
-                text=[str(stint.trial) for stint in stints],
-                textposition="inside",
-                insidetextanchor="middle",
-                constraintext="inside",
-                hovertext=[
-                    f"trial {stint.trial}: {outcome} after {duration(stint.end - stint.start)}"
-                    for stint in stints
-                ],
-                hoverinfo="text",
-            )
-        )
+    figure = go.Figure(_bars(record.stints, seconds))
     for number, session in enumerate(record.sessions[1:], start=2):
         figure.add_vline(session.start / seconds, line={"dash": "dot", "color": "#888"})
         figure.add_annotation(
@@ -188,6 +161,35 @@ def slots(record: Record) -> go.Figure:
     figure.update_xaxes(title=f"{unit} of the run", range=[0, end / seconds])
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], title=None)
     return figure
+
+
+def _bars(stints: Sequence[Stint], unit: float) -> list[go.Bar]:
+    """A trace for each way to leave a slot, with a bar a stint, in units of so many seconds."""
+    border = 0.5 if len(stints) < MOST_BORDERS else 0
+    by_outcome = defaultdict(list)
+    for stint in stints:
+        by_outcome[stint.outcome].append(stint)
+    return [
+        go.Bar(
+            x=[(stint.end - stint.start) / unit for stint in own],
+            base=[stint.start / unit for stint in own],
+            y=[f"slot {stint.slot}" for stint in own],
+            orientation="h",
+            name=f"{outcome} ({len(own)})",
+            marker={"color": colour, "line": {"width": border, "color": "#888"}},
+            text=[str(stint.trial) for stint in own],
+            textposition="inside",
+            insidetextanchor="middle",
+            constraintext="inside",
+            hovertext=[
+                f"trial {stint.trial}: {outcome} after {duration(stint.end - stint.start)}"
+                for stint in own
+            ],
+            hoverinfo="text",
+        )
+        for outcome, colour in COLOURS.items()
+        if (own := by_outcome[outcome])
+    ]
 
 
 def telling_range(record: Record) -> list[float] | None:

@@ -1,0 +1,36 @@
+"""What a run has around its search, without Ray."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.commands.recorded_runs import describe_run, open_search, quality
+from tuner import run as runs
+from tuner.callbacks.console import Console
+from tuner.experiment import Experiment
+from tuner.search.journal import MemoryJournal
+from tuner.search.simulation import simulate
+
+
+def test_a_search_goes_on_where_its_observers_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, output = describe_run(tmp_path, "toy"), StringIO()
+    (experiment.folder / "trial_0000").touch()  # in the way of its event files
+    search = open_search(experiment, MemoryJournal())
+
+    def fit(place: Experiment, trainable: Any, bridge: Any) -> None:
+        del place, trainable
+        simulate(bridge.search, quality, slots=2)
+
+    monkeypatch.setattr(runs, "fit_with_tune", fit)
+    trainable: Any = None
+    run = runs._Run(experiment, trainable, search, Console(output), searched=False, test=False)
+    run.run_search(slots=2)
+
+    assert search.finished
+    warnings = [line for line in output.getvalue().splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: TensorBoard has failed, and ")
