@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import state as cluster_state  # no public way to ask for draining nodes
 from ray.exceptions import RayError
 from ray.tune import Trainable
 from ray.util import get_current_placement_group, placement_group_table
@@ -27,7 +28,10 @@ START_SECONDS = 300.0
 
 
 POLL_SECONDS = 2.0
-"""How often it is looked, meanwhile, whether their nodes are still there."""
+"""How often it is looked whether the nodes that hold ranks are still there, and are to stay."""
+
+NODE_LEAVES = "node_leaves"
+"""In a result: a node that holds a rank is to go; the trial does well to go on elsewhere."""
 
 
 class RankLostError(RuntimeError):
@@ -95,6 +99,8 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         metrics = _merged(outcome.value)
         if recoveries:
             metrics["oom_recoveries"] += recoveries
+        if self._group.is_leaving():
+            metrics[NODE_LEAVES] = True
         return {**metrics, "should_checkpoint": True}
 
     def restore(self, checkpoint_path: Any) -> None:
@@ -173,6 +179,21 @@ class RankGroup:
             for rank, bundle in enumerate(bundles[1:], start=1)
         ]
         self._formed = False
+        self._leaving, self._looked = False, time.monotonic()
+
+    def is_leaving(self) -> bool:
+        """Whether a node that holds a rank is being drained, as Ray does on its SIGTERM.
+
+        That is what a preemption and a cluster that shrinks come to. The node's processes live on
+        for ``RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S``, by default 30 s.
+        """
+        if not self._leaving and time.monotonic() > self._looked + POLL_SECONDS:
+            self._looked = time.monotonic()
+            bundles = placement_group_table(get_current_placement_group())["bundles_to_node_id"]
+            self._leaving = (
+                not cluster_state.get_draining_nodes().keys().isdisjoint(bundles.values())
+            )
+        return self._leaving
 
     def repair(self) -> None:
         """Form the process group, where there is none or a failure broke it.

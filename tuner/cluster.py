@@ -189,10 +189,12 @@ def _has_autoscaler() -> bool:
 
 
 def _alive() -> list[dict[str, Any]]:
-    """The nodes of the cluster, as Ray describes them."""
+    """The nodes of the cluster, as Ray describes them, but those that are to go."""
     import ray
+    from ray._private.state import state  # no public way to ask
 
-    return [node for node in ray.nodes() if node["Alive"]]
+    draining = state.get_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
 
 
 def count_slots(bundles: list[dict[str, float]], limit: int | None = None) -> int:

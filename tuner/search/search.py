@@ -319,7 +319,7 @@ class Search:
             self._commit("replace", trial, reason=reason)
 
     def withdraw(self, number: int, reason: str) -> None:
-        """Hear that a trial cannot start, as its slot is no more: another one takes it up."""
+        """Hear that a trial cannot start on its slot, or go on there: another one takes it up."""
         trial = self.trials[number]
         if trial.number in self._active and trial not in self._interrupted:
             self._commit("withdraw", trial, reason=reason)

@@ -28,7 +28,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
-from trainables.distributed import RankLostError, WornOutError
+from trainables.distributed import NODE_LEAVES, RankLostError, WornOutError
 from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
@@ -40,6 +40,7 @@ from tuner.search.trial import Decision, Status, Trial
 AUTOFILLED = {
     "done",
     "iterations_since_restore",
+    NODE_LEAVES,
     "pid",
     "should_checkpoint",
     "time_since_restore",
@@ -48,7 +49,7 @@ AUTOFILLED = {
     "timestamp",
     "training_iteration",
 }
-"""What Tune adds to every result; the search keeps the epoch and its seconds."""
+"""What a result has beside metrics; the search keeps the epoch and its seconds."""
 
 SECONDS = "seconds"
 """The metric that :func:`_metrics` adds: what the epoch took."""
@@ -90,10 +91,21 @@ class SlotResources(PlacementGroupFactory):  # type: ignore[misc]
 
 
 class WarmActors(_ObjectCache):  # type: ignore[misc]
-    """Tune's cache of idle actors, keeping all of them: there are never more than slots."""
+    """Tune's cache of idle actors, keeping all of them: there are never more than slots.
+
+    Args:
+        leaves: whether the actor of a slot, which is asked for by its index, is to end instead.
+
+    """
+
+    def __init__(self, leaves: Callable[[int], bool]) -> None:
+        super().__init__()
+        self._leaves = leaves
 
     def cache_object(self, key: Any, obj: Any) -> bool:
         """Keep the actor until a trial of its slot wants it."""
+        if self._leaves(key.slot):
+            return False
         self._cached_objects[key].append(obj)
         self._num_cached_objects += 1
         return True
@@ -113,6 +125,8 @@ class _Slot:
     tune_trial: TuneTrial | None = None
     warm: bool = False
     """A process holds its resources, with a trial or idle."""
+    leaving: bool = False
+    """Its process is on a node that is to go, and is used no more."""
     retired: bool = False
     """The cluster has shrunk, and has no room for it."""
 
@@ -193,6 +207,10 @@ class TuneBridge:
     def trial_of(self, tune_trial: TuneTrial) -> Trial:
         """The search's trial that a Tune trial stands for."""
         return self._trials[tune_trial.trial_id]
+
+    def _slot_of(self, tune_trial: TuneTrial) -> _Slot | None:
+        """The slot that a Tune trial was last on; None: another one has taken that since."""
+        return next((slot for slot in self._slots if slot.tune_trial is tune_trial), None)
 
     def dirname(self, tune_trial: TuneTrial) -> str:
         """A short folder name; every attempt has its own, so that no checkpoint is overwritten."""
@@ -340,9 +358,8 @@ class TuneBridge:
     def started(self, tune_trial: TuneTrial) -> None:
         """A Tune trial has begun on its actor."""
         self.actors.add(tune_trial.temporary_state.ray_actor._actor_id.hex())  # noqa: SLF001
-        for slot in self._slots:
-            if slot.tune_trial is tune_trial:
-                slot.warm = True
+        if slot := self._slot_of(tune_trial):
+            slot.warm = True
 
     def reported(self, tune_trial: TuneTrial, result: Mapping[str, Any], *, ended: bool) -> str:
         """Pass a result on; ``ended`` where the trainable said by itself that it is done."""
@@ -364,20 +381,35 @@ class TuneBridge:
             self.search.fail(trial.number, {"type": "NoMetric", "message": str(self.problem)})
             self.search.halt(str(self.problem))
             return str(TrialScheduler.STOP)
-        return str(DECISIONS[self.search.report(trial.number, epoch, metrics, ended=ended)])
+        decision = DECISIONS[self.search.report(trial.number, epoch, metrics, ended=ended)]
+        if result.get(NODE_LEAVES) and (slot := self._slot_of(tune_trial)):
+            slot.leaving = True
+            if decision == TrialScheduler.CONTINUE:  # once its state is saved, it goes on elsewhere
+                return str(TrialScheduler.STOP)
+        return str(decision)
+
+    def leaves(self, index: int) -> bool:
+        """Whether the process of a slot is used no more; it is told once, and forgotten."""
+        slot = self._slots[index]
+        leaving, slot.leaving = slot.leaving, False
+        slot.warm = slot.warm and not leaving
+        return leaving
 
     def left(self, tune_trial: TuneTrial) -> None:
         """A Tune trial has ended well, or was withdrawn before it began."""
         if self._live.get(self.trial_of(tune_trial).number) is not tune_trial:
             return
-        self._live.pop(self.trial_of(tune_trial).number, None)
-        self._delete(tune_trial, self.search.close(self.trial_of(tune_trial).number))
+        trial, slot = self.trial_of(tune_trial), self._slot_of(tune_trial)
+        self._live.pop(trial.number, None)
+        if trial.status is Status.RUNNING and slot and slot.leaving:
+            self.search.withdraw(trial.number, "a node of its slot is to go")
+        else:
+            self._delete(tune_trial, self.search.close(trial.number))
 
     def erred(self, tune_trial: TuneTrial) -> None:
         """Note why a Tune trial fails, and its actor with it; :meth:`failed` tells if for good."""
-        for slot in self._slots:
-            if slot.tune_trial is tune_trial:
-                slot.warm = False
+        if slot := self._slot_of(tune_trial):
+            slot.warm = slot.leaving = False
         self._errors[tune_trial.trial_id] = _read_error(tune_trial)
 
     def failed(self, trial_id: str) -> None:
@@ -470,7 +502,8 @@ class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
         """Put the trial on its slot, before Tune looks for an actor for it."""
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         if not isinstance(controller._actor_cache, WarmActors):  # noqa: SLF001
-            controller._actor_cache = WarmActors()  # noqa: SLF001 - Tune's own drops warm actors
+            # Tune's own drops warm actors
+            controller._actor_cache = WarmActors(self._bridge.leaves)  # noqa: SLF001
         self._bridge.reuses_actors = controller._reuse_actors  # noqa: SLF001
         self._bridge.added(trial)
 

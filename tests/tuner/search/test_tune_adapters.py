@@ -13,10 +13,12 @@ import ray
 from ray.air.execution._internal import RayActorManager
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from tests.conftest import EXAMPLES
 from trainables import gpu_monitor
+from trainables.distributed import NODE_LEAVES
 from trainables.rank import Rank, TrialSpec
 from tuner.errors import UserError
 from tuner.run import Summary, resume_run, start_run
@@ -216,12 +218,31 @@ def test_a_cluster_that_keeps_losing_processes_ends_the_run() -> None:
 
 
 def test_warm_actors_are_kept_until_all_must_go() -> None:
-    cache = WarmActors()
-    for slot, actor in enumerate("abc"):
-        assert cache.cache_object(slot, actor)
+    cache = WarmActors(lambda slot: slot == 3)
+    keys = [SlotResources([{"CPU": 1.0}], slot) for slot in range(4)]
+    kept = [cache.cache_object(key, actor) for key, actor in zip(keys, "abcd", strict=True)]
+    assert kept == [True, True, True, False]
     assert list(cache.flush_cached_objects()) == []
-    assert cache.pop_cached_object(1) == "b"
+    assert cache.pop_cached_object(keys[1]) == "b"
     assert sorted(cache.flush_cached_objects(force_all=True)) == ["a", "c"]
+
+
+def test_a_trial_leaves_a_node_that_is_to_go_once_its_epoch_is_saved() -> None:
+    cluster = FakeCluster(1)
+    (trial,) = cluster.fill()
+    leaving = {"training_iteration": 1, cluster.search.metric: 1.0, NODE_LEAVES: True}
+    assert cluster.bridge.reported(trial, leaving, ended=False) == TrialScheduler.STOP
+    assert cluster.search.trials[0].attempts == 1
+    cluster.bridge.reported(trial, leaving, ended=True)
+    cluster.bridge.left(trial)  # its state is saved
+    assert cluster.bridge.leaves(0), "its process is to end"
+    assert not cluster.bridge.leaves(0), "the next one on the slot is not"
+    trial.status = TuneTrial.TERMINATED
+    (again,) = cluster.fill()
+    assert cluster.bridge.trial_of(again) is cluster.search.trials[0]
+    assert cluster.search.trials[0].status is Status.RUNNING
+    assert cluster.search.trials[0].faults == 0
+    assert cluster.search.trials[0].epoch == 1
 
 
 @pytest.mark.parametrize("algorithm", ["grid", "random", "asha", "bohb"])
