@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import yaml
 
 from tests.conftest import EXAMPLES, CommandLine, _wait_for_address
 
+README = (Path(__file__).parent.parent / "README.md").read_text()
 TOKEN = "a-token-of-this-test-alone"  # noqa: S105
 
 
@@ -64,6 +67,14 @@ class Head:
 
 
 NOTHING: Left = ([], [], [])
+
+
+def of_the_readme(runs: Path) -> list[list[str]]:
+    """The arguments of the README's commands for jobs, in their order."""
+    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    export, *commands = block.replace("/shared/runs", str(runs)).splitlines()
+    assert export == "export RAY_API_SERVER_ADDRESS=http://HOST:8265", "as the fixture does"
+    return [shlex.split(command.removeprefix("python -m tuner ")) for command in commands]
 
 
 @pytest.fixture(scope="module")
@@ -190,37 +201,47 @@ def test_a_submitted_run_goes_to_its_end_and_tells_of_it(tuner: CommandLine) -> 
 
 
 def test_a_stopped_run_leaves_nothing_behind_and_goes_on(tuner: CommandLine, head: Head) -> None:
+    """By the commands of the README."""
+    runs, go = tuner.folder.parent / "runs", tuner.folder.parent / "go"
+    submit, status, stop, resume, logs = of_the_readme(runs)
+    run = runs / "flowers"
+    values = yaml.safe_load((tuner.folder / "toy.yaml").read_text())
+    values |= {
+        "name": "flowers",
+        "trainable": "held_task:Held",
+        "settings": {"case": "waits", "go": str(go)},
+        "storage": "runs",
+    }
+    values["resources"]["workers_per_trial"] = 2
+    (tuner.folder / "flowers.yaml").write_text(yaml.safe_dump(values))
     wait_for(head.left, NOTHING)
-    run, go = tuner.folder.parent / "runs" / "held", tuner.folder.parent / "go"
-    begun = tuner(
-        "submit", "toy.yaml", "--no-wait", "--set", "name=held", "--set",
-        "trainable=held_task:Held", "--set", f"settings={{case: waits, go: {go}}}",
-        "--set", "resources.workers_per_trial=2",
-    )  # fmt: skip
+    begun = tuner(*submit)
     assert begun.returncode == 0, begun.stderr
     job = begun.stdout.split()[1]
-    follower = tuner.start("logs", "held", "--follow")
+    follower = tuner.start("logs", "flowers", "--follow")
     wait_for(lambda: len(results(run)) == 1, expected=True, seconds=90)
     actors, groups, processes = head.left()
     assert sorted(actors) == ["DistributedTrainable", "JobSupervisor", "Peer"]
     assert groups == ["CREATED"]
     assert len(processes) >= 4  # those three, the driver, and its shell
-    row = next(line for line in tuner("status").stdout.splitlines() if job in line)
-    assert row.split()[:3] == ["held", job, "running"]
+    row = next(line for line in tuner(*status).stdout.splitlines() if job in line)
+    assert row.split()[:3] == ["flowers", job, "running"]
     os.kill(follower.pid, signal.SIGINT)
     out, error = follower.communicate(timeout=60)
     assert follower.returncode == 130
     assert "trial 0 started" in out
     assert error.startswith(f"detached; {job} goes on. Follow it with: python -m tuner logs {job}")
-    stopped = tuner("stop", "held")
+    stopped = tuner(*stop)
     assert stopped.returncode == 0, stopped.stderr
     first, last = stopped.stdout.splitlines()
     assert first == f"{job}: stopped"
     assert last.startswith("interrupted after 1 epochs; the state is saved. Go on with: ")
+    assert last.endswith(f"python -m tuner submit {run}")
     wait_for(head.left, NOTHING)
     go.touch()
-    resumed = tuner(*last.partition("python -m tuner ")[2].split(), timeout=240)
+    resumed = tuner(*resume, timeout=240)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "2 trials (2 completed), 4 epochs" in resumed.stdout
     assert [(e["trial"], e["epoch"]) for e in results(run)] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert tuner(*logs).stdout in resumed.stdout
     wait_for(head.left, NOTHING)

@@ -138,7 +138,7 @@ class Rank:
             max_epochs=spec.max_epochs,
             epoch=epoch,
             final=spec.final,
-            cache_dir=Path(spec.cache_dir),
+            cache_dir=Path(spec.cache_dir).expanduser(),  # the home of this node
             cache_bytes=spec.cache_bytes,
             event_log=self._open_log(spec),
             threads=self.threads,

@@ -478,7 +478,7 @@ class _Run:
             "config": values,
             "seed": _trial_seed(search.seed, trial.number),
             "max_epochs": search.max_epochs,
-            "cache_dir": str(Path(self.experiment.cache.dir).expanduser()),
+            "cache_dir": self.experiment.cache.dir,
             "cache_bytes": int(self.experiment.cache.max_gb * 1e9),
             "log_dir": str(self.experiment.folder / f"trial_{trial.number:04d}"),
             "log_skip": list(self.experiment.logging.skip),
