@@ -18,6 +18,11 @@ PROBE_SECONDS = 20.0
 """How long is waited, before a run begins, for nodes to say whether they share its folder."""
 
 
+def is_job() -> bool:
+    """Whether this process is a job's: Ray has handed it the job's configuration."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 @contextmanager
 def cluster(
     address: str | None, folder: Path | None = None, metadata: Mapping[str, str] | None = None

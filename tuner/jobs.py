@@ -65,11 +65,6 @@ class Job:
 # -- in a job -------------------------------------------------------------------------------------
 
 
-def is_job() -> bool:
-    """Whether this process is a job's: Ray has handed it the job's configuration."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
 def is_passing(path: Path) -> bool:
     """Whether it is part of a job's working directory: a copy, on each node, that Ray removes."""
     return "working_dir_files" in path.parts

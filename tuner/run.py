@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.callbacks.console import Console, Display
 from tuner.callbacks.observer import Guarded, Observer
-from tuner.cluster import Capacity, cluster, environment
+from tuner.cluster import Capacity, cluster, environment, is_job
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, StorageError, UserError
 from tuner.experiment import Experiment
@@ -27,7 +27,7 @@ from tuner.final import (
     wanted_fit,
 )
 from tuner.history import State, open_run, read_history
-from tuner.jobs import is_job, is_passing
+from tuner.jobs import is_passing
 from tuner.output import captured
 from tuner.results import (
     Best,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.cluster import is_job
 from tuner.storage import uri_of
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
@@ -61,7 +62,6 @@ def shown(path: Path) -> str:
     """A path as the user would type it here; of what mirrors object storage, the URI."""
     if uri := uri_of(path):
         return uri
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    if is_job() or not path.is_relative_to(Path.cwd()):  # a job's user is elsewhere
         return str(path)
+    return str(path.relative_to(Path.cwd()))
