@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,10 @@ class RankGroup:
         """
         if not self._leaving and time.monotonic() > self._looked + POLL_SECONDS:
             self._looked = time.monotonic()
-            bundles = placement_group_table(get_current_placement_group())["bundles_to_node_id"]
-            self._leaving = (
-                not cluster_state.get_draining_nodes().keys().isdisjoint(bundles.values())
-            )
+            with suppress(Exception):  # the cluster does not answer just now, which fails no trial
+                group = placement_group_table(get_current_placement_group())
+                leaving = cluster_state.get_draining_nodes()
+                self._leaving = not leaving.keys().isdisjoint(group["bundles_to_node_id"].values())
         return self._leaving
 
     def repair(self) -> None:
@@ -217,8 +218,7 @@ class RankGroup:
         deadline = time.monotonic() + START_SECONDS
         while pending and time.monotonic() < deadline:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)
-            state = placement_group_table(get_current_placement_group())["state"]
-            if pending and state != "CREATED":  # Ray looks for another node, perhaps for ever
+            if pending and not _is_placed():  # Ray looks for another node, perhaps for ever
                 raise RankLostError("a node is gone on which a rank was to start")
 
     def call(self, method: str, *args: Any) -> Outcome:
@@ -313,6 +313,14 @@ class Peer(Rank):
     def abort(self) -> None:
         """Leave the process group, which fails the collective that a call may wait in."""
         abort_group()
+
+
+def _is_placed() -> bool:
+    """Whether every node that holds a rank is there."""
+    try:
+        return bool(placement_group_table(get_current_placement_group())["state"] == "CREATED")
+    except Exception as error:
+        raise RankLostError(f"the cluster does not answer: {error}") from error
 
 
 def _title(slot: int | None, rank: int) -> str:

@@ -23,6 +23,11 @@ def is_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
+def joined(address: str | None) -> str | None:
+    """The cluster that :func:`cluster` joins; None: it starts one."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
 @contextmanager
 def cluster(
     address: str | None, folder: Path | None = None, metadata: Mapping[str, str] | None = None
@@ -30,8 +35,7 @@ def cluster(
     """Join the cluster at ``address`` (or ``RAY_ADDRESS``), else start one; yields its dashboard.
 
     Args:
-        address: ``host:port`` or ``ray://host:port``; None starts a cluster on this machine that
-            ends with the run.
+        address: ``host:port``; None starts a cluster on this machine that ends with the run.
         folder: where the user's modules lie; the workers can import from it.
         metadata: what the dashboard says of this job.
 
@@ -42,7 +46,7 @@ def cluster(
     import ray
     from ray.job_config import JobConfig
 
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = joined(address)
     paths = [str(path.resolve()) for path in (folder, Path.cwd()) if path is not None]
     python_path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     settings = {
@@ -77,37 +81,43 @@ class Capacity:
 
     Args:
         bundles: resources of a trial, one bundle a rank, all alike.
-        limit: the most slots that are wanted; None: all there are. An autoscaler is trusted to
-            bring nodes for as many.
+        limit: the most slots that are wanted; None: all there are.
+        joined: whether the cluster was there before, and may grow. Trials then wait in its queue
+            for as many slots as ``limit`` says, by which an autoscaler sees what is wanted.
         folder: the run's, if it is a local one: every node that can run a rank must see it, which
             is looked at once a node.
 
     """
 
     def __init__(
-        self, bundles: list[dict[str, float]], limit: int | None, folder: Path | None = None
+        self,
+        bundles: list[dict[str, float]],
+        limit: int | None,
+        folder: Path | None = None,
+        *,
+        joined: bool = False,
     ) -> None:
         self._bundles, self._limit = bundles, limit
+        self._queue = Queue(bundles) if joined and limit else None
         self._shared = SharedFolder(folder) if folder else None
         self._due = 0.0
         self.slots = 0
         """As they were last counted."""
 
     def require(self) -> int:
-        """The slots there are now, of which there must be one.
+        """The slots there are now; where it may grow, at least one, that is to come.
 
         Raises:
             UserError: there is none, so that Ray would wait for ever, or a node lacks the folder.
 
         """
         nodes = _alive()
-        if self._limit and _has_autoscaler():
-            self.slots = self._limit
-        else:
-            held = [node["Resources"] for node in nodes]
-            self.slots = fitting_slots(self._bundles, held, self._limit)
+        held = [node["Resources"] for node in nodes]
+        self.slots = _count(self._bundles, held, self._limit)
+        if not self.slots and not self._queue:
+            raise _no_room(self._bundles, held)
         self._check_folder(nodes, PROBE_SECONDS)
-        return self.slots
+        return max(self.slots, 1)
 
     def count(self) -> int:
         """The slots there are, counted every few seconds; 0: no node is left that holds a trial.
@@ -120,8 +130,8 @@ class Capacity:
         if now >= self._due:
             nodes = _alive()
             self.slots = _count(self._bundles, [n["Resources"] for n in nodes], self._limit)
-            if self.slots and self._limit and _has_autoscaler():
-                self.slots = self._limit
+            if self._queue and self._limit:
+                self._queue.keep(self._limit - self.slots)
             self._check_folder(nodes)
             self._due = now + POLL_SECONDS
         return self.slots
@@ -185,12 +195,25 @@ class SharedFolder:
         return sorted(found)
 
 
-def _has_autoscaler() -> bool:
-    """Whether Ray brings nodes by itself for what is waiting."""
-    from ray._private.state import state  # no public way to ask
+class Queue:
+    """Placement groups that wait for nodes, one a trial. They end with the driver."""
 
-    config = state.get_cluster_config()
-    return config is not None and bool(config.node_group_configs)
+    def __init__(self, bundles: list[dict[str, float]]) -> None:
+        self._bundles = bundles
+        self._waiting: list[Any] = []
+
+    def keep(self, length: int) -> None:
+        """Have so many waiting; what finds its place gives it up, to a trial."""
+        from ray.util import placement_group, remove_placement_group
+
+        placed = [group for group in self._waiting if group.wait(0)]
+        self._waiting = [group for group in self._waiting if group not in placed]
+        while len(self._waiting) > length:
+            placed.append(self._waiting.pop())
+        for group in placed:
+            remove_placement_group(group)
+        while len(self._waiting) < length:
+            self._waiting.append(placement_group(self._bundles))
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -221,19 +244,25 @@ def fitting_slots(
         UserError: not even one does.
 
     """
-    bundle, ranks = bundles[0], len(bundles)
     slots = _count(bundles, nodes, limit)
     if slots < 1:
-        held = {key: sum(node.get(key, 0) for node in nodes) for key in bundle}
-        need = ", ".join(f"{ranks * amount:g} {_label(key)}" for key, amount in bundle.items())
-        have = ", ".join(f"{amount:g} {_label(key)}" for key, amount in held.items())
-        if len(nodes) > 1:
-            have += f", on {len(nodes)} nodes, and a rank must fit onto one"
-        raise UserError(
-            f"resources: a trial needs {need} ({ranks} ranks), but the cluster has {have}; lower "
-            "resources.gpus_per_trial, workers_per_trial or cpus_per_worker"
-        )
+        raise _no_room(bundles, nodes)
     return slots
+
+
+def _no_room(bundles: list[dict[str, float]], nodes: Sequence[Mapping[str, float]]) -> UserError:
+    bundle, ranks = bundles[0], len(bundles)
+    held = {key: sum(node.get(key, 0) for node in nodes) for key in bundle}
+    need = ", ".join(f"{ranks * amount:g} {_label(key)}" for key, amount in bundle.items())
+    have = ", ".join(f"{amount:g} {_label(key)}" for key, amount in held.items())
+    if len(nodes) > 1:
+        have += f", on {len(nodes)} nodes, and a rank must fit onto one"
+    remedy = "lower resources.gpus_per_trial, workers_per_trial or cpus_per_worker"
+    if not any(held.values()):
+        remedy += "; where nodes come as they are wanted, set resources.max_concurrent_trials"
+    return UserError(
+        f"resources: a trial needs {need} ({ranks} ranks), but the cluster has {have}; {remedy}"
+    )
 
 
 def _count(

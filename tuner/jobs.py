@@ -152,6 +152,8 @@ def _mended(url: str) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # of our own output
+        raise
     except AuthenticationError as error:
         raise UserError(
             f"{url} does not take the token: it must be the cluster's own (ray get-auth-token "

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.callbacks.console import Console, Display
 from tuner.callbacks.observer import Guarded, Observer
-from tuner.cluster import Capacity, cluster, environment, is_job
+from tuner.cluster import Capacity, cluster, environment, is_job, joined
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import InterruptedRunError, StorageError, UserError
 from tuner.experiment import Experiment
@@ -189,7 +189,8 @@ def _run(
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
         console = Console(terminal, display)
-        run = _Run(experiment, trainable, search, kept, console, searched, test)
+        grows = joined(address) is not None
+        run = _Run(experiment, trainable, search, kept, console, searched, test, grows)
         run.introduce()
         if searched:
             search.finish()
@@ -220,6 +221,8 @@ class _Run:
     """The search was over before."""
     test: bool
     """Score the best model on test data, where there are any."""
+    grows: bool
+    """The cluster was there before, and nodes may join it."""
     slots: int = 0
     actors: int = 0
     bundles: list[dict[str, float]] = field(init=False)
@@ -229,7 +232,8 @@ class _Run:
         resources, storage = self.experiment.resources, self.experiment.storage
         self.bundles = resources.bundles()
         folder = None if is_remote(storage) else self.experiment.folder
-        self.capacity = Capacity(self.bundles, resources.max_concurrent_trials, folder)
+        limit = resources.max_concurrent_trials
+        self.capacity = Capacity(self.bundles, limit, folder, joined=self.grows)
 
     def introduce(self) -> None:
         """Say what is run, and where."""

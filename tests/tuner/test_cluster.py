@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from ray.util import placement_group_table
 
-from tuner.cluster import Capacity, fitting_slots
+from tuner.cluster import Capacity, cluster, fitting_slots
 from tuner.errors import UserError
 
 
@@ -44,7 +45,6 @@ def test_what_fits_onto_no_node_is_refused_though_together_they_have_enough() ->
 def test_nodes_that_come_and_go_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes: list[dict[str, Any]] = [{"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr("tuner.cluster._alive", lambda: [n for n in nodes if n["Alive"]])
-    monkeypatch.setattr("tuner.cluster._has_autoscaler", lambda: False)
     monkeypatch.setattr("tuner.cluster.POLL_SECONDS", 0)
     capacity = Capacity(bundles(2, CPU=1), None)
     assert capacity.require() == 1
@@ -56,11 +56,27 @@ def test_nodes_that_come_and_go_are_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         capacity.require()
 
 
-def test_an_autoscaler_is_trusted_to_bring_nodes_for_the_slots_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
+def test_trials_wait_in_the_queue_of_a_cluster_that_may_grow(
+    ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.cluster._alive", list)
-    monkeypatch.setattr("tuner.cluster._has_autoscaler", lambda: True)
-    assert Capacity(bundles(CPU=1), 8).require() == 8
-    with pytest.raises(UserError, match="a trial needs 1 CPUs"):
-        Capacity(bundles(CPU=1), None).require()
+    """By which its autoscaler sees how many are wanted."""
+    monkeypatch.setattr("tuner.cluster.POLL_SECONDS", 0)
+    large = bundles(2, CPU=1000)
+
+    def waiting() -> int:
+        groups = [g for g in placement_group_table().values() if g["state"] == "PENDING"]
+        assert all(list(g["bundles"].values()) == large for g in groups)
+        return len(groups)
+
+    with cluster(ray_address):
+        for refused in (Capacity(large, 3), Capacity(large, None, joined=True)):
+            with pytest.raises(UserError, match=r"a trial needs 2000 CPUs .* the cluster has 8"):
+                refused.require()
+        capacity = Capacity(large, 3, joined=True)
+        assert capacity.require() == 1
+        assert capacity.count() == 0
+        assert waiting() == 3
+        node = {"Alive": True, "Resources": {"CPU": 2000.0}}
+        monkeypatch.setattr("tuner.cluster._alive", lambda: [node, node])
+        assert capacity.count() == 2
+        assert waiting() == 1

@@ -415,14 +415,15 @@ class Search:
         """Name no more what there is no room for, beside one that is being written on each slot."""
         if self.max_checkpoint_bytes is None:
             return []
-        room = self.max_checkpoint_bytes - self._slots * self._largest_checkpoint
+        in_the_making = max(self._slots, len(self._active)) * self._largest_checkpoint
+        room = self.max_checkpoint_bytes - in_the_making
         paths: list[str] = []
         for trial, epoch in self._expendable():
             if self.checkpoint_bytes <= room:
                 return paths
             paths += self._forget(trial, {epoch})
         if self.checkpoint_bytes > room and not self._overfull:
-            needed = self.checkpoint_bytes + self._slots * self._largest_checkpoint
+            needed = self.checkpoint_bytes + in_the_making
             self._commit("overfull", bytes=needed, limit=self.max_checkpoint_bytes)
         return paths
 

@@ -13,12 +13,13 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from pyarrow.fs import FileSelector
+from pyarrow.fs import FileSelector, FileSystem
 from ray.exceptions import RayTaskError
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint, PlacementGroupFactory
@@ -64,8 +65,11 @@ DECISIONS = {
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 """What errors of a full disk say, be they Python's, Arrow's or safetensors'."""
 
-PATIENCE_SECONDS = 600.0
-"""How long a run waits for a node, where none is left that can hold a trial."""
+WAIT_SECONDS = 10.0
+"""How long a trial waits for a process of its own, while another one stands idle."""
+
+PATIENCE_SECONDS = 1200.0
+"""How long a run waits for a node, where none can hold a trial: clouds bring GPUs slowly."""
 
 
 UNSAVED = 3
@@ -121,6 +125,8 @@ class _Slot:
     """A place for one trial at a time. Between assignment and start it has no Tune trial yet."""
 
     index: int
+    since: float = 0.0
+    """When it took up its trial; ``time.monotonic()``."""
     trial: Trial | None = None
     tune_trial: TuneTrial | None = None
     warm: bool = False
@@ -233,7 +239,9 @@ class TuneBridge:
         free = [slot for slot in self._slots if slot.free and not slot.retired]
         for slot in sorted(free, key=lambda slot: not slot.warm):
             slot.trial, slot.tune_trial = self.search.next_job(slot.index), None
+            slot.since = time.monotonic()
             if slot.trial is None:
+                self._relieve()
                 return
             slot.warm = slot.warm and self.reuses_actors
             paused = slot.trial.number in self._live
@@ -261,6 +269,18 @@ class TuneBridge:
         for slot in cold[: max(0, len(opened) - wanted)]:
             self._retire(slot)
 
+    def _relieve(self) -> None:
+        """Take trials to processes that are idle from slots where they wait, perhaps for ever.
+
+        What the cluster holds may be another run's: its processes stay warm to its end, as ours do.
+        """
+        if not any(slot.free and self._holds_resources(slot) for slot in self._slots):
+            return
+        for slot in self._slots:
+            waits = not slot.free and not self._holds_resources(slot)
+            if waits and time.monotonic() > slot.since + WAIT_SECONDS:
+                self._retire(slot)
+
     def _holds_resources(self, slot: _Slot) -> bool:
         return slot.warm and (self.reuses_actors or not slot.free)
 
@@ -287,8 +307,8 @@ class TuneBridge:
         elif self._without_since is None:
             self._without_since = now
             self._warn(
-                f"no node is left that can hold a trial: waiting {PATIENCE_SECONDS / 60:.0f} min "
-                "for one to join"
+                f"no node can hold a trial now: waiting {PATIENCE_SECONDS / 60:.0f} min for one to "
+                "join"
             )
         elif now - self._without_since > PATIENCE_SECONDS:
             minutes = PATIENCE_SECONDS / 60
@@ -455,7 +475,7 @@ class TuneBridge:
 
     def _delete(self, tune_trial: TuneTrial, paths: list[str]) -> None:
         for path in paths:
-            self._discard(partial(tune_trial.storage.storage_filesystem.delete_dir, path))
+            self._discard(partial(_delete_folder, tune_trial.storage.storage_filesystem, path))
 
 
 class SearchAdapter(Searcher):  # type: ignore[misc]
@@ -603,6 +623,11 @@ def _by_the_task(metric: str) -> bool:
     """Whether the Task itself reports it."""
     ours = MEMORY_METRICS | LOGGING_METRICS | MICRO_BATCH_METRICS | {SECONDS}
     return metric not in ours and not metric.startswith(GPU_PREFIX)
+
+
+def _delete_folder(filesystem: FileSystem, path: str) -> None:
+    with suppress(FileNotFoundError):  # by hand, or by an attempt whose answer was lost
+        filesystem.delete_dir(path)
 
 
 def _bytes(checkpoint: Checkpoint) -> int:

@@ -186,7 +186,7 @@ def test_without_nodes_a_trial_waits_and_then_the_run_ends(
         cluster.lose(trial)
     cluster.slots = 0
     (waiting,) = cluster.fill(start=False)
-    assert cluster.said == ["no node is left that can hold a trial: waiting 10 min for one to join"]
+    assert cluster.said == ["no node can hold a trial now: waiting 20 min for one to join"]
     assert cluster.bridge.broken is None
     cluster.slots = 1
     cluster.fill()
@@ -215,6 +215,26 @@ def test_a_cluster_that_keeps_losing_processes_ends_the_run() -> None:
             cluster.lose(trial)
         cluster.fill()
     assert "12 processes were lost in a row" in str(cluster.bridge.broken)
+
+
+def test_a_trial_that_waits_goes_to_an_idle_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run's processes may have the resources of its slot, to that run's end."""
+    cluster = FakeCluster(2, num_trials=2)
+    running, waiting = cluster.fill(start=False)
+    cluster.start(running)
+    cluster.search.fail(0, {"type": "Any", "message": "it is over"})
+    cluster.bridge.left(running)
+    running.status = TuneTrial.TERMINATED
+    assert cluster.fill() == []
+    assert waiting.status == TuneTrial.PENDING
+    monkeypatch.setattr("tuner.search.tune_adapters.WAIT_SECONDS", 0)
+    assert cluster.fill() == []
+    assert cluster.bridge.withdrawn() == [waiting]
+    cluster.bridge.left(waiting)
+    waiting.status = TuneTrial.TERMINATED
+    (again,) = cluster.fill()
+    assert cluster.bridge.trial_of(again) is cluster.bridge.trial_of(waiting)
+    assert cluster.bridge._resources(cluster.bridge._slot_of(again)).slot == 0
 
 
 def test_warm_actors_are_kept_until_all_must_go() -> None:
