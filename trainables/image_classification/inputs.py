@@ -9,8 +9,8 @@ from trainables.image_classification.backbones import Classifier
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageData, ImageSet
 from trainables.image_classification.features import FeatureSet, FeatureStore, cacheable
-from trainables.image_classification.optimization import channels_last
 from trainables.image_classification.splitting import split
+from trainables.image_classification.transforms import channels_last
 from trainables.task import Context
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.image_classification import backbones, showing, transforms
+from trainables import showing
+from trainables.image_classification import backbones, pictures, transforms
 from trainables.image_classification.classifier import ImageClassifier, export
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageData, ImageSet, load_data
@@ -24,9 +25,10 @@ from trainables.image_classification.freezing import (
     trained_names,
 )
 from trainables.image_classification.inputs import open_inputs
-from trainables.image_classification.metrics import Tally
-from trainables.image_classification.optimization import Optimization, channels_last
 from trainables.image_classification.sources import open_source
+from trainables.image_classification.transforms import channels_last
+from trainables.metrics import Tally
+from trainables.optimization import Optimization, Part
 from trainables.task import Context, Task
 
 
@@ -85,7 +87,11 @@ class ImageClassification(Task):
         # Random frozen weights cannot be had again from a file, so they are kept like trained ones.
         everything = config.weights == "none"
         self.kept = set(self.model.state_dict()) if everything else trained_names(self.model)
-        self.optimization.rearrange(self.model, self.kept)
+        parts = {
+            "backbone_learning_rate": Part(self.model.features, config.backbone_lr_scale),
+            "learning_rate": Part(self.model.head),
+        }
+        self.optimization.rearrange(self.model, self.kept, parts)
         self.inputs = open_inputs(config, context, self.data, self.model, frozen)
         if config.compile:
             self.inputs.network.compile()
@@ -321,10 +327,10 @@ class ImageClassification(Task):
     def _show_images(self, writer: Any) -> None:
         val, labels, shard = self.data.val, self.data.labels, self._shard(self.data.val)
         predictions = self.watch.predictions(val.targets[shard])
-        chosen = predictions.most_telling(showing.IMAGES)
+        chosen = predictions.most_telling(pictures.IMAGES)
         images, _ = val.batch([shard[i] for i in chosen.tolist()])
         step = self.context.epoch + 1
-        showing.write_predictions(writer, images, predictions.at(chosen), labels, step)
+        pictures.write_predictions(writer, images, predictions.at(chosen), labels, step)
 
     def _show_projection(self, writer: Any) -> None:
         features = torch.cat(self.watch.features)

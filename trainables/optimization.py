@@ -1,17 +1,53 @@
 """Optimizer steps: who is trained and how fast, in which precision, clipped, and averaged."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from trainables.image_classification.backbones import Classifier
-from trainables.image_classification.config import Settings
-
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class OptimizationSettings(BaseModel):
+    """How a model is trained, whatever it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="The optimizer.")
+    learning_rate: PositiveFloat = Field(1e-3, description="Peak learning rate, after warm-up.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    weight_decay: NonNegativeFloat = Field(1e-4, description="Weight decay of either optimizer.")
+    warmup_epochs: NonNegativeFloat = Field(
+        0.0,
+        description="Linear warm-up of the learning rate, in epochs, at most half of a full trial; "
+        "cosine decay follows.",
+    )
+    clip_norm: PositiveFloat | None = Field(
+        None, description="The gradient's norm is cut to this; null: it is not."
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Evaluate and keep an exponential moving average of the weights, updated with "
+        "this decay after every step; 0: the weights themselves.",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Of the forward pass: bf16 and fp16 are autocast, fp16 scales gradients.",
+    )
+
+
+class Part(NamedTuple):
+    """A part of a model that has a learning rate of its own."""
+
+    module: nn.Module
+    scale: float = 1.0
+    """Its learning rate, as a multiple of the setting."""
 
 
 class Optimization:
@@ -25,7 +61,9 @@ class Optimization:
 
     """
 
-    def __init__(self, config: Settings, device: torch.device, *, total: int, warmup: int) -> None:
+    def __init__(
+        self, config: OptimizationSettings, device: torch.device, *, total: int, warmup: int
+    ) -> None:
         self.config, self.device, self.total, self.warmup = config, device, total, warmup
         self.step = 0
         """Steps taken."""
@@ -33,17 +71,28 @@ class Optimization:
         self._tensors: dict[str, Tensor] = {}
         self._parameters: dict[str, nn.Parameter] = {}
         self._average: dict[str, Tensor] = {}
+        self._parts: dict[str, Part] = {}
         self._optimizer: torch.optim.Optimizer
 
-    def rearrange(self, model: Classifier, kept: set[str]) -> None:
+    def rearrange(self, model: nn.Module, kept: set[str], parts: Mapping[str, Part]) -> None:
         """Train what has ``requires_grad`` from now on; what had it before keeps its state.
 
-        ``kept`` names what training changes in ``model.state_dict()``; an average is of these.
+        Args:
+            model: the whole.
+            kept: what training changes in ``model.state_dict()``; an average is of these.
+            parts: what ``model`` is made of, by the names of the metrics that their learning rates
+                are reported as.
+
         """
         state = self._optimizer_state() if self._parameters else {}
         self._tensors = {n: t for n, t in model.state_dict().items() if n in kept}
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = self._new_optimizer(model)
+        self._parts = {
+            name: part
+            for name, part in parts.items()
+            if any(parameter.requires_grad for parameter in part.module.parameters())
+        }
+        self._optimizer = self._new_optimizer()
         self._load_optimizer_state(state)
         if self.config.ema_decay:
             copies = {name: t.clone() for name, t in self._tensors.items()}
@@ -55,12 +104,13 @@ class Optimization:
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """In the last step: the head's, and the backbone's where that is another."""
-        *backbone, head = (float(group["lr"]) for group in self._optimizer.param_groups)
-        found = {"learning_rate": head}
-        if backbone and self.config.backbone_lr_scale != 1:
-            found["backbone_learning_rate"] = backbone[0]
-        return found
+        """In the last step, the setting's own, and those of parts that have another."""
+        groups = zip(self._parts.items(), self._optimizer.param_groups, strict=True)
+        return {
+            name: float(group["lr"])
+            for (name, part), group in groups
+            if part.scale != 1 or name == "learning_rate"
+        }
 
     def begin(self) -> None:
         """Begin a step: the gradients to come add up."""
@@ -127,15 +177,16 @@ class Optimization:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
-    def _new_optimizer(self, model: Classifier) -> torch.optim.Optimizer:
-        """Two groups of parameters, each with its own peak learning rate."""
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        """A group of parameters for each part, with its own peak learning rate."""
         config = self.config
-        backbone = [p for p in model.features.parameters() if p.requires_grad]
         groups = [
-            {"params": backbone, "peak": config.learning_rate * config.backbone_lr_scale},
-            {"params": list(model.head.parameters()), "peak": config.learning_rate},
+            {
+                "params": [p for p in part.module.parameters() if p.requires_grad],
+                "peak": config.learning_rate * part.scale,
+            }
+            for part in self._parts.values()
         ]
-        groups = [group for group in groups if group["params"]]
         if config.optimizer == "sgd":
             return torch.optim.SGD(
                 groups, momentum=config.momentum, weight_decay=config.weight_decay
@@ -184,13 +235,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     dtype = _PRECISIONS[precision]
     enabled = dtype is not torch.float32
     return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
-
-
-def channels_last(inputs: Tensor) -> Tensor:
-    """Laid out as convolutions take them fastest, where they are maps."""
-    if inputs.ndim == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
 
 
 def schedule(step: int, total: int, warmup: int) -> float:
