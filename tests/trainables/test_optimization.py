@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.image_classification.backbones import Classifier
+from trainables.network import Classifier
 from trainables.optimization import Optimization, OptimizationSettings, Part, schedule
 
 CPU = torch.device("cpu")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.image_classification import backbones, transforms
 from trainables.image_classification.config import Settings
 from trainables.image_classification.decoding import read_image, stored_size, to_rgb, to_square
+from trainables.network import fill
 
 _WEIGHTS, _LABELS, _MODEL = "model.safetensors", "labels.json", "model.json"
 
@@ -106,7 +107,7 @@ class ImageClassifier(nn.Module):
         )
         if model.state_dict().keys() != tensors.keys():
             raise ValueError(f"{_WEIGHTS} and {_MODEL} in {directory} are of different models")
-        backbones.fill(model, tensors)
+        fill(model, tensors)
         return cls(model, labels, made["image_size"], tuple(made["mean"]), tuple(made["std"]))
 
 
@@ -129,7 +130,7 @@ def export(config: Settings, state: dict[str, Any], directory: Path) -> None:
         head_dropout=config.head_dropout,
     )
     # What is in neither was frozen: it is as it was built.
-    backbones.fill(model, state.get("ema", state["model"]))
+    fill(model, state.get("ema", state["model"]))
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, directory / _WEIGHTS)
     mean, std = backbones.normalisation(config.backbone)

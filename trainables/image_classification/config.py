@@ -9,12 +9,12 @@ from pydantic import (
     field_validator,
 )
 
-from trainables.optimization import OptimizationSettings
+from trainables.classification import ClassificationSettings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Settings(OptimizationSettings):
+class Settings(ClassificationSettings):
     """What an image classification trial can be told: fixed settings and hyperparameters alike.
 
     A conditional hyperparameter that a trial does not have (``momentum`` beside ``adamw``) keeps
@@ -33,29 +33,16 @@ class Settings(OptimizationSettings):
         description="torchvision:NAME: the folder that the data set lies in; it is downloaded "
         "there if it can be. A .csv: what its paths are relative to; null: the file's folder.",
     )
-    validation_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="Part of every class held out for validation, where the data name none.",
-    )
-    split_seed: NonNegativeInt = Field(
-        0, description="Seed of that split and of max_images_per_class; the same for all trials."
-    )
     max_images_per_class: PositiveInt | None = Field(
-        None, description="Train on this many images of each class; null: on all. Spares val/."
+        None,
+        description="Train on this many images of each class, drawn by split_seed; null: on all. "
+        "Spares val/.",
     )
     corrupt_images: Literal["refuse", "skip"] = Field(
         "refuse",
         description="What to do about files that are no images: refuse the data and name them, or "
         "leave them out and name them in a warning.",
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none",
-        description="balanced: in the training loss, an image counts in inverse proportion to the "
-        "number of images of its class.",
-    )
-
     backbone: str = Field(
         "efficientnet_lite0",
         description="A classification network of torchvision or timm, by its name there. A name "
@@ -157,22 +144,8 @@ class Settings(OptimizationSettings):
     backbone_lr_scale: NonNegativeFloat = Field(
         1.0, description="Learning rate of the backbone, as a multiple of the head's."
     )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Part of the target spread evenly over all classes."
-    )
-    batch_size: PositiveInt = Field(
-        32, description="Images in one optimizer step, over all ranks together."
-    )
-    micro_batch: PositiveInt | None = Field(
-        None,
-        description="Images that go through the network at once on a rank; gradients add up to "
-        "batch_size. null: as many as fit into the GPU's memory.",
-    )
     sync_batchnorm: bool = Field(
         False, description="BatchNorm statistics over all ranks of a trial; on GPUs only."
-    )
-    compile: bool = Field(
-        False, description="Compile the network with torch.compile: slow to start, then faster."
     )
 
     @field_validator("data_root")

@@ -7,7 +7,8 @@ import torch
 from timm.layers import get_notrace_functions
 from torch import Tensor, fx, nn
 
-from trainables.image_classification.freezing import stages, train_mode, units
+from trainables.image_classification.freezing import stages, units
+from trainables.network import train_mode
 
 _TOLERANCE = 1e-5
 
