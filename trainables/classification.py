@@ -3,8 +3,7 @@
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -12,12 +11,12 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from trainables import showing
 from trainables.metrics import Tally
-from trainables.network import Classifier, fill, train_mode
+from trainables.network import Classifier, train_mode
 from trainables.optimization import Optimization, OptimizationSettings, Part
+from trainables.parallelism import Ddp, Divisible, Parallelism
 from trainables.task import Context, Task
 
 
@@ -94,6 +93,7 @@ class Classification(Task):
         model: the network, with the same weights on every rank.
         labels: the classes' names, in the order of the logits.
         examples: what is trained on.
+        parallelism: how the ranks share the work; None: by DDP.
 
     """
 
@@ -110,17 +110,28 @@ class Classification(Task):
         model: Classifier,
         labels: list[str],
         examples: Examples,
+        parallelism: Parallelism | None = None,
     ) -> None:
         super().__init__(config, context)
+        self.parallelism = parallelism or Ddp(context)
         self.model = model.to(context.device)
         self.labels = labels
         self.examples = examples
-        self.batch_size = context.local_batch_size(config.batch_size)
-        self.sampler = context.sampler(examples)  # type: ignore[arg-type] # it only counts them
+        _, shares = share = self.parallelism.share
+        self.batch_size = config.batch_size // shares
+        """Examples of a batch that are this rank's."""
+        self.sampler = context.sampler(examples, share=share)  # type: ignore[arg-type] # counts only
         steps = len(self._batches())
         total = steps * context.max_epochs
         warmup = min(round(steps * config.warmup_epochs), total // 2)
-        self.optimization = Optimization(config, context.device, total=total, warmup=warmup)
+        self.optimization = Optimization(
+            config,
+            context.device,
+            total=total,
+            warmup=warmup,
+            clip=self.parallelism.clip,
+            place=self.parallelism.place,
+        )
         self.class_weights = self._class_weights()
         self.watch = showing.Watch(self.model.head)
         self.graph_shown = False
@@ -136,20 +147,23 @@ class Classification(Task):
             parts: what the model is made of; see :meth:`Optimization.rearrange`.
 
         """
-        self.kept, self.inputs = kept, inputs
+        self.kept, self.inputs, parallelism = kept, inputs, self.parallelism
+        parallelism.divide(self._divisible())
         self.optimization.rearrange(self.model, kept, parts)
         if self.config.compile:
-            inputs.network.compile()
+            parallelism.network.compile()
         self.micro_batch = self.context.micro_batch(
-            min(self.batch_size, self.config.micro_batch or self.batch_size),
-            self._attempt,
+            parallelism.micro_batch(self.batch_size, self.config.micro_batch),
+            self._attempt if parallelism.probes else None,
             self._memory_kind(),
         )
-        self.parallel = self.context.parallel(
-            inputs.network, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        parallelism.connect()
 
     # -- what a subclass says -------------------------------------------------------------------
+
+    def _divisible(self) -> Divisible:
+        """What is trained, as the ranks may share it."""
+        return Divisible(self.model, self.inputs.network, autocast=self.optimization.autocast)
 
     def _prepared(self, inputs: Tensor, prepare: nn.Module) -> Tensor:
         """What the network is fed, of a batch on the device."""
@@ -157,8 +171,13 @@ class Classification(Task):
         return prepared
 
     def _augmented(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What it is fed in training, and the targets (n,), or their shares (n, classes)."""
-        return self._prepared(inputs, self.inputs.augment), targets
+        """What it is fed in training, and the targets (n,), or their shares (n, classes).
+
+        On a rank that feeds; the targets are needed on the others too.
+        """
+        if self.parallelism.feeds:
+            inputs = self._prepared(inputs, self.inputs.augment)
+        return inputs, targets
 
     def _largest(self, count: int) -> tuple[Tensor, Tensor]:
         """A batch of ``count`` examples that takes as much memory as any."""
@@ -168,7 +187,8 @@ class Classification(Task):
         """What decides how much memory an example takes."""
         config = self.config
         steps = (config.precision, config.optimizer, config.ema_decay > 0, config.compile)
-        return type(self), *steps, config.batch_size, self.context.world_size > 1
+        ranks = type(self.parallelism), self.context.world_size, self.context.devices
+        return type(self), *steps, config.batch_size, *ranks
 
     @abstractmethod
     def _architecture(self) -> str:
@@ -196,12 +216,12 @@ class Classification(Task):
         loss_sum = torch.zeros((), device=self.context.device)
         correct = torch.zeros((), device=self.context.device)
         seen = 0
-        for inputs, targets in self.inputs.train.batches(self._batches()):
-            loss, found = self._train_step(*self._to_device(inputs, targets))
+        for inputs, targets in self._fed(self.inputs.train, self._batches()):
+            loss, hits = self._train_step(*self._to_device(inputs, targets))
             # Summed where they are: to read them in every step would make a GPU wait.
-            loss_sum += loss * len(targets)
-            correct += found
-            seen += len(targets)
+            loss_sum += loss * len(hits)
+            correct += hits.sum()
+            seen += len(hits)
         train_loss = self.context.mean(loss_sum, seen)
         if not math.isfinite(train_loss):
             raise FloatingPointError(
@@ -216,7 +236,7 @@ class Classification(Task):
             "train_loss": train_loss,
             "train_accuracy": self.context.mean(correct, seen),
             **self.optimization.learning_rates,
-            f"{self.unit}_per_second": seen * self.context.world_size / seconds,
+            f"{self.unit}_per_second": seen * self.parallelism.share[1] / seconds,
         }
 
     def _batches(self) -> list[list[int]]:
@@ -231,6 +251,14 @@ class Classification(Task):
             del batches[-1]
         return batches
 
+    def _fed(
+        self, examples: Examples, batches: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What this rank has of each batch: inputs and classes, or the classes alone."""
+        if self.parallelism.feeds:
+            return examples.batches(batches)
+        return ((torch.empty(0), examples.targets[list(batch)]) for batch in batches)
+
     def _to_device(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         device = self.context.device
         if device.type == "cuda":  # only from pinned memory does a copy run beside computation
@@ -238,29 +266,14 @@ class Classification(Task):
         return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer: the mean loss of the batch, and how many were right."""
+        """One step of the optimizer: the mean loss of what is judged here, and which were right."""
         inputs, wanted = self._augmented(inputs, targets)
         self.optimization.begin()
-        count = math.ceil(len(targets) / self.micro_batch)
-        parts = [tensor.tensor_split(count) for tensor in (inputs, wanted, targets)]
-        loss_sum, correct = torch.zeros_like(targets[0]).float(), torch.zeros_like(targets[0])
-        for index, (some, some_wanted, some_targets) in enumerate(zip(*parts, strict=True)):
-            with self._synchronised(index == count - 1):
-                with self.optimization.autocast():
-                    logits = self.parallel(some)
-                loss = self._loss(logits.float(), some_wanted) * (len(some) / len(targets))
-                self.optimization.backward(loss)
-            loss_sum += loss.detach()
-            correct += (logits.detach().argmax(1) == some_targets).sum()
+        loss, logits = self.parallelism.step(
+            inputs, wanted, self.micro_batch, self._losses, self.optimization.backward
+        )
         self.optimization.end()
-        return loss_sum, correct
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients go between the ranks with the last part of a batch only."""
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        unsynchronised: AbstractContextManager[None] = self.parallel.no_sync()
-        return unsynchronised
+        return loss, logits.argmax(1) == targets[: len(logits)]
 
     def _class_weights(self) -> Tensor | None:
         """Of each class, (classes,); their mean over the training examples is 1."""
@@ -270,27 +283,30 @@ class Classification(Task):
         weights = len(self.examples) / (len(counts) * counts.clamp(min=1))
         return weights.to(self.context.device)
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss; targets are classes (n,), or their shares (n, classes)."""
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of each example, (n,); targets are classes (n,), or their shares (n, classes)."""
         losses = functional.cross_entropy(
             logits, targets, reduction="none", label_smoothing=self.config.label_smoothing
         )
         if self.class_weights is not None:
             soft = targets.is_floating_point()
             losses *= targets @ self.class_weights if soft else self.class_weights[targets]
-        return losses.mean()
+        return losses
 
     def _average_buffers(self) -> None:
-        """Give every rank the mean of all ranks' running statistics.
+        """Give every rank the mean of all ranks' running statistics, where each has its own.
 
         All then evaluate the same network, which is also the one that rank 0 saves.
         """
+        _, shares = self.parallelism.share
+        if shares == 1:
+            return
         buffers = {name for name, _ in self.model.named_buffers()} & self.kept
         floats = [t for t in self.optimization.tensors(buffers) if t.is_floating_point()]
-        if self.context.world_size == 1 or not floats:
+        if not floats:
             return
         summed = self.context.sum(torch.cat([buffer.flatten() for buffer in floats]))
-        means = (summed / self.context.world_size).split_with_sizes([b.numel() for b in floats])
+        means = (summed / shares).split_with_sizes([b.numel() for b in floats])
         for buffer, mean in zip(floats, means, strict=True):
             buffer.copy_(mean.view_as(buffer))
 
@@ -311,7 +327,7 @@ class Classification(Task):
                     if isinstance(module, nn.SyncBatchNorm):  # it would wait for the other ranks
                         module.eval()
                 with self.optimization.autocast():
-                    logits = self.inputs.network(self._prepared(inputs, self.inputs.augment))
+                    logits = self.parallelism.network(self._prepared(inputs, self.inputs.augment))
                 torch.autograd.backward(functional.cross_entropy(logits.float(), targets))
         finally:
             del extra
@@ -327,7 +343,7 @@ class Classification(Task):
         if context.wants("projection"):
             self.watch.start(len(self._shard(inputs.val)))
         shown = context.wants(self.unit)
-        tally = self._evaluate(inputs.val, inputs.network, inputs.prepare, watch=shown)
+        tally = self._evaluate(inputs.val, inputs.prepare, self.parallelism.forward, watch=shown)
         self.watch.stop()
         self._show_evaluation(tally)
         self.watch.forget()
@@ -335,19 +351,28 @@ class Classification(Task):
 
     @torch.inference_mode()
     def _evaluate(
-        self, examples: Examples, network: nn.Module, prepare: nn.Module, *, watch: bool = False
+        self,
+        examples: Examples,
+        prepare: nn.Module,
+        forward: Callable[[Tensor, int, int], Tensor],
+        *,
+        watch: bool = False,
     ) -> Tally:
         """What all ranks count; ``watch``: this one keeps its predictions too."""
         self.model.eval()
         tally = Tally(len(self.labels), self.context.device)
         mine = self._shard(examples)
-        starts = range(0, len(mine), self.micro_batch)
-        batches = [mine[start : start + self.micro_batch] for start in starts]
+        size = self.parallelism.evaluated_at_once(self.micro_batch)
+        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        fed = self._fed(examples, self.parallelism.even(batches))
         with self.optimization.averaged(), self.optimization.autocast():
-            for inputs, targets in examples.batches(batches):
+            for number, (inputs, targets) in enumerate(fed):
                 some, classes = self._to_device(inputs, targets)
-                # Not through DDP, whose ranks would have to take the same number of batches.
-                logits = network(self._prepared(some, prepare))
+                if self.parallelism.feeds:
+                    some = self._prepared(some, prepare)
+                logits = forward(some, len(classes), self.micro_batch)
+                if not len(logits) or number >= len(batches):  # judged elsewhere, or not at all
+                    continue
                 tally.add(logits, classes)
                 if watch:
                     self.watch.add(logits)
@@ -355,15 +380,15 @@ class Classification(Task):
         return tally
 
     def _shard(self, examples: Examples) -> list[int]:
-        """The indices that this rank evaluates."""
-        return list(self.context.shard(len(examples)))
+        """The indices that this rank evaluates, perhaps with others."""
+        index, shares = self.parallelism.share
+        return list(range(index, len(examples), shares))
 
     # -- for TensorBoard ------------------------------------------------------------------------
 
     def _show_histograms(self, writer: Any) -> None:
         """Of the weights, and of the gradients of the epoch's last step."""
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        showing.write_histograms(writer, trained, self.context.epoch + 1)
+        showing.write_histograms(writer, self.optimization.parameters, self.context.epoch + 1)
 
     def _show_evaluation(self, tally: Tally) -> None:
         """Show what all ranks have counted, and what this one has kept of it."""
@@ -390,8 +415,8 @@ class Classification(Task):
         return [shard[i] for i in chosen.tolist()], predictions.at(chosen)
 
     def _show_projection(self, writer: Any) -> None:
-        features = torch.cat(self.watch.features)
         true = self.inputs.val.targets[self._shard(self.inputs.val)][:: self.watch.every]
+        features = torch.cat(self.watch.features)[: len(true)]  # what fills a batch up comes last
         showing.write_projection(writer, features, true, self.labels, self.context.epoch + 1)
 
     def _try_graph(self, writer: Any) -> None:
@@ -401,17 +426,19 @@ class Classification(Task):
     # -- checkpoints ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What training changed, copied.
+        """What training changed, copied; the same whatever the ranks have each of it.
 
         Frozen weights are not in it: they are read from their source again. The optimizer's state
         goes by the names of the parameters.
         """
-        state = self.model.state_dict()
-        return {
-            "model": {name: state[name].clone() for name in sorted(self.kept)},
-            **self.optimization.state_dict(),
-            "labels": list(self.labels),
-        }
+        own = {name: t for name, t in self.model.state_dict().items() if not t.is_meta}
+        return self.parallelism.gather(
+            {
+                "model": {name: own[name].clone() for name in sorted(self.kept & own.keys())},
+                **self.optimization.state_dict(),
+                "labels": list(self.labels),
+            }
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`, exactly.
@@ -430,5 +457,5 @@ class Classification(Task):
                 f"{self._architecture()}, but the checkpoint was trained with others: resume with "
                 f"the settings it was trained with"
             )
-        fill(self.model, state["model"])
+        self.optimization.fill(state["model"])
         self.optimization.load_state_dict(state)

@@ -1,7 +1,7 @@
 """Optimizer steps: who is trained and how fast, in which precision, clipped, and averaged."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -58,13 +58,24 @@ class Optimization:
         device: where the model is.
         total: steps of a full trial, which the schedule spans.
         warmup: steps of these over which the learning rate rises.
+        clip: cuts the norm of the parameters' gradient, where that is not all in this process.
+        place: from a tensor of the model and a value for the whole of it, what is the tensor's,
+            where the model is divided.
 
     """
 
     def __init__(
-        self, config: OptimizationSettings, device: torch.device, *, total: int, warmup: int
+        self,
+        config: OptimizationSettings,
+        device: torch.device,
+        *,
+        total: int,
+        warmup: int,
+        clip: Callable[[Iterable[nn.Parameter], float], Any] = nn.utils.clip_grad_norm_,
+        place: Callable[[Tensor, Tensor], Tensor] = lambda _, value: value,
     ) -> None:
         self.config, self.device, self.total, self.warmup = config, device, total, warmup
+        self._clip, self._place = clip, place
         self.step = 0
         """Steps taken."""
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -77,6 +88,8 @@ class Optimization:
     def rearrange(self, model: nn.Module, kept: set[str], parts: Mapping[str, Part]) -> None:
         """Train what has ``requires_grad`` from now on; what had it before keeps its state.
 
+        What is on torch's meta device is another rank's.
+
         Args:
             model: the whole.
             kept: what training changes in ``model.state_dict()``; an average is of these.
@@ -85,8 +98,9 @@ class Optimization:
 
         """
         state = self._optimizer_state() if self._parameters else {}
-        self._tensors = {n: t for n, t in model.state_dict().items() if n in kept}
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        state_dict = model.state_dict().items()
+        self._tensors = {n: t for n, t in state_dict if n in kept and not t.is_meta}
+        self._parameters = {n: p for n, p in model.named_parameters() if _is_trained(p)}
         self._parts = {
             name: part
             for name, part in parts.items()
@@ -127,7 +141,7 @@ class Optimization:
         """Clip, step, average."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip_norm)
+            self._clip(self._parameters.values(), self.config.clip_norm)
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self.step += 1
@@ -147,6 +161,16 @@ class Optimization:
         """Those of the model by these names, and their averages where such are kept."""
         averages = [tensor for name, tensor in self._average.items() if name in names]
         return [self._tensors[name] for name in sorted(names)] + averages
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """Those that are trained here, by name."""
+        return self._parameters
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy whole ``tensors``, by name, into what training changes of the model."""
+        own = {name: tensor for name, tensor in tensors.items() if name in self._tensors}
+        self._fill({name: self._place(self._tensors[name], t) for name, t in own.items()})
 
     def extra_bytes(self) -> int:
         """What a step needs beyond the model and its gradients: the optimizer's two or one state.
@@ -171,8 +195,8 @@ class Optimization:
         self.step = state["step"]
         if self.config.ema_decay:
             self._average = {
-                name: torch.empty_like(self._tensors[name]).copy_(tensor)
-                for name, tensor in state["ema"].items()
+                name: torch.empty_like(own).copy_(self._place(own, state["ema"][name]))
+                for name, own in self._tensors.items()
             }
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -182,7 +206,7 @@ class Optimization:
         config = self.config
         groups = [
             {
-                "params": [p for p in part.module.parameters() if p.requires_grad],
+                "params": [p for p in part.module.parameters() if _is_trained(p)],
                 "peak": config.learning_rate * part.scale,
             }
             for part in self._parts.values()
@@ -206,11 +230,19 @@ class Optimization:
 
     def _load_optimizer_state(self, state: dict[str, dict[str, Any]]) -> None:
         self._optimizer.state.clear()
-        for name, values in state.items():
-            parameter = self._parameters[name]
-            self._optimizer.state[parameter] = {
-                key: _like(parameter, key, value) for key, value in values.items()
-            }
+        for name, parameter in self._parameters.items():
+            if name in state:
+                self._optimizer.state[parameter] = {
+                    key: self._like(parameter, key, value) for key, value in state[name].items()
+                }
+
+    def _like(self, parameter: nn.Parameter, key: str, value: Any) -> Any:
+        """A copy of an optimizer's ``value``, where and laid out as the optimizer has it."""
+        if not torch.is_tensor(value):
+            return value
+        if key == "step":  # the optimizers count on the CPU
+            return value.clone()
+        return torch.empty_like(parameter).copy_(self._place(parameter, value))
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -248,10 +280,5 @@ def schedule(step: int, total: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
-def _like(parameter: nn.Parameter, key: str, value: Any) -> Any:
-    """A copy of an optimizer's ``value``, where and laid out in memory as the optimizer has it."""
-    if not torch.is_tensor(value):
-        return value
-    if key == "step":  # the optimizers count on the CPU
-        return value.clone()
-    return torch.empty_like(parameter).copy_(value)
+def _is_trained(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad and not parameter.is_meta

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainables import drawing
 from trainables.metrics import Tally
+from trainables.parallelism import local
 
 VALUES = 1_000
 """At most so many of a tensor's values go into its histogram, evenly spread over it."""
@@ -106,9 +107,14 @@ class Watch:
 def write_histograms(
     writer: Any, parameters: Mapping[str, nn.Parameter], step: int, values: int = VALUES
 ) -> None:
-    """Histograms of the weights and of their gradients, by the parameters' names."""
-    tensors = {f"weights/{name}": p.detach() for name, p in parameters.items()}
-    tensors |= {f"gradients/{name}": p.grad for name, p in parameters.items() if p.grad is not None}
+    """Histograms of the weights and of their gradients, by the parameters' names.
+
+    Of divided ones, of what is here.
+    """
+    tensors = {f"weights/{name}": local(p.detach()) for name, p in parameters.items()}
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    tensors |= {f"gradients/{name}": local(grad) for name, grad in gradients.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
     some = [_spread(tensor.flatten(), values).float() for tensor in tensors.values()]
     sizes = [len(own) for own in some]
     every = torch.cat(some).cpu().split_with_sizes(sizes)  # a GPU is asked once

@@ -50,13 +50,15 @@ class Resources(BaseModel):
     )
     accelerator_type: str | None = Field(None, description="a Ray accelerator type, such as A100")
 
-    def bundles(self) -> list[dict[str, float]]:
-        """One resource bundle a rank, as Ray takes them."""
+    def bundles(self, *, one_process: bool = False) -> list[dict[str, float]]:
+        """One resource bundle a rank, as Ray takes them; ``one_process``: one has all GPUs."""
         gpus = self.gpus_per_trial
         ranks = max(1, int(gpus)) if gpus else self.workers_per_trial or 1
         bundle: dict[str, float] = {"CPU": self.cpus_per_worker}
         if gpus:
             bundle["GPU"] = 1.0 if gpus >= 1 else gpus
+        if gpus and one_process:
+            ranks, bundle["GPU"] = 1, gpus
         if self.accelerator_type:
             bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001
         return [dict(bundle) for _ in range(ranks)]
@@ -112,7 +114,7 @@ class Final(BaseModel):
 
 
 class Cache(BaseModel):
-    """What is kept on each node for later trials and runs: decoded images, frozen features."""
+    """What is kept on each node for later trials and runs: data as they are trained on."""
 
     model_config = Frozen
 

@@ -212,7 +212,7 @@ class _Run:
     bundles: list[dict[str, float]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bundles = self.experiment.resources.bundles()
+        self.bundles = self.trainable.bundles(self.experiment.resources)
 
     def introduce(self) -> None:
         """Say what is run, and where."""

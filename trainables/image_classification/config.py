@@ -144,6 +144,14 @@ class Settings(ClassificationSettings):
     backbone_lr_scale: NonNegativeFloat = Field(
         1.0, description="Learning rate of the backbone, as a multiple of the head's."
     )
+    parallel: Literal["ddp", "fsdp", "pipeline", "data_parallel"] = Field(
+        "ddp",
+        description="How the ranks of a trial share the work. ddp: each has the whole network and "
+        "a part of every batch; fsdp: the same, with weights, gradients and the optimizer's state "
+        "in slices, one a rank; pipeline: each has a part of the network, and micro-batches (by "
+        "default two a rank) go from one to the next; data_parallel: one process over all GPUs "
+        "of the trial, for comparison.",
+    )
     sync_batchnorm: bool = Field(
         False, description="BatchNorm statistics over all ranks of a trial; on GPUs only."
     )

@@ -1,4 +1,6 @@
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from trainables.image_classification import backbones, pictures, transforms
 from trainables.image_classification.classifier import ImageClassifier, export
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageData, load_data
+from trainables.image_classification.dividing import blocks, check_parts, divide
+from trainables.image_classification.features import cacheable
 from trainables.image_classification.freezing import freeze, frozen_at, frozen_count, stages
 from trainables.image_classification.inputs import open_inputs
 from trainables.image_classification.sources import open_source
 from trainables.image_classification.transforms import channels_last
 from trainables.network import trained_names
 from trainables.optimization import Part
+from trainables.parallelism import WAYS, Divisible, arrange
 from trainables.task import Context
 
 
@@ -53,6 +58,7 @@ class ImageClassification(Classification):
             model=model.to(memory_format=torch.channels_last),
             labels=self.data.labels,
             examples=self.data.joined() if context.final else self.data.train,
+            parallelism=arrange(config.parallel, context),
         )
         self.mix = transforms.mixing(config, len(self.data.labels))
         self.frozen_stages = -1
@@ -78,13 +84,28 @@ class ImageClassification(Classification):
         inputs = open_inputs(config, context, self.data, self.model, frozen)
         self._arrange(inputs, kept, parts)
 
+    def _divisible(self) -> Divisible:
+        whole, (inputs, _) = super()._divisible(), self._largest(2)
+        network = whole.network
+        cached = self.frozen_stages if network is not self.model else 0
+        example = self._prepared(inputs.to(self.context.device), self.inputs.prepare)
+        return replace(
+            whole,
+            blocks=blocks(self.model.features, network),
+            cut=partial(divide, self.model, network, example, cached),
+            example=example,
+            layout=channels_last,
+        )
+
     def _prepared(self, inputs: Tensor, prepare: nn.Module) -> Tensor:
         return channels_last(super()._prepared(inputs, prepare))
 
     def _augmented(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         inputs, targets = super()._augmented(inputs, targets)
         if self.mix is not None:
-            inputs, targets = self.mix(inputs, targets)
+            if self.parallelism.feeds:
+                inputs, targets = self.mix(inputs, targets)
+            targets = self.parallelism.agreed(targets)
         return channels_last(inputs), targets
 
     def _memory_kind(self) -> tuple[Any, ...]:
@@ -114,7 +135,8 @@ class ImageClassification(Classification):
         prepare = transforms.evaluation(
             self.config.image_size, *backbones.normalisation(self.config.backbone)
         )
-        return self._evaluate(self.data.test, self.model, prepare).metrics(self.labels, "")
+        tally = self._evaluate(self.data.test, prepare, lambda inputs, *_: self.model(inputs))
+        return tally.metrics(self.labels, "")
 
     def _show_examples(self, writer: Any) -> None:
         chosen, predictions = self._most_telling(pictures.IMAGES)
@@ -126,7 +148,12 @@ class ImageClassification(Classification):
         config, size = self.config, self.config.image_size
         example = channels_last(torch.zeros(1, 3, size, size, device=self.context.device))
         key = config.backbone, config.head, config.head_dropout > 0, size, len(self.labels)
-        showing.write_graph(writer, self.model, example, key)
+        model = self.model
+        if self.parallelism.divides:  # another like it: weights are not in a graph
+            model = backbones.build(config.backbone, len(self.labels), "none", head=config.head).to(
+                example.device
+            )
+        showing.write_graph(writer, model.eval(), example, key)
 
     @classmethod
     def check(cls, config: Settings, world_size: int) -> None:
@@ -140,10 +167,26 @@ class ImageClassification(Classification):
         """
         backbones.check(config.backbone, config.weights)
         transforms.check_transforms(config)
-        Context(world_size=world_size).local_batch_size(config.batch_size)
-        if isinstance(config.freeze, int):
-            frozen_count(config.freeze, backbones.stage_count(config.backbone))
+        way = WAYS[config.parallel]
+        way.check(config.parallel, config, world_size)
+        if way.cuts or isinstance(config.freeze, int):
+            frozen = frozen_count(config.freeze, backbones.stage_count(config.backbone))
+            before = frozen if cacheable(config, frozen) else 0
+            if way.cuts:
+                check_parts(config.backbone, before, world_size)
         open_source(config.data, config.data_root)
+
+    @classmethod
+    def one_process(cls, config: Settings, gpus: int) -> bool:
+        """Whether ``parallel`` says so.
+
+        Raises:
+            ValueError: there are too few GPUs for it.
+
+        """
+        way = WAYS[config.parallel]
+        way.check_devices(config.parallel, gpus)
+        return way.one_process
 
     @classmethod
     def has_test(cls, config: Settings) -> bool:
