@@ -10,6 +10,7 @@ __all__ = ["TRAINABLES", "Context", "Task"]
 
 TRAINABLES: dict[str, str] = {
     "image_classification": "trainables.image_classification:ImageClassification",
+    "text_classification": "trainables.text_classification:TextClassification",
 }
 """Built-in name -> the Task's import path."""
 

@@ -22,7 +22,10 @@ from tuner.search.search import Search
 from tuner.search.trial import Trial
 from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
 
-PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
+PACKAGES = (
+    *("tuner", "ray", "torch", "torchvision", "timm", "tokenizers", "ConfigSpace", "hpbandster"),
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _print_use(folder: Path) -> None:
     written = {path.name for path in folder.iterdir()}
     if LABELS in written:
         print(
-            f"model: {folder}\nuse it: python -m tuner predict {shlex.quote(str(folder))} IMAGE..."
+            f"model: {folder}\nuse it: python -m tuner predict {shlex.quote(str(folder))} INPUT..."
         )
     elif written - ALWAYS:
         print(f'model: {folder}\nuse it, in Python: tuner.load_model("{folder}")')

@@ -23,7 +23,7 @@ SHARED_MEMORY_GIB = 2
 """Ray keeps what actors pass to each other in /dev/shm; a container's default of 64 MB slows it."""
 GLOO_SECONDS = 60
 FREE_DISK_GIB = 5
-"""Room for decoded images in the cache folder."""
+"""Room for data in the cache folder."""
 
 
 @dataclass(frozen=True)
