@@ -61,9 +61,10 @@ class TextClassifier(nn.Module):
         if not text.strip():
             raise ValueError("a text is empty: leave it out")
         try:
-            return self.vocabulary.encode(text.strip())[: self.max_tokens]
-        except UnicodeEncodeError as error:
+            text.encode()
+        except UnicodeEncodeError as error:  # what the command line got was in no encoding it knows
             raise ValueError(f"a text is no Unicode ({error}): give it in UTF-8") from error
+        return self.vocabulary.encode(text.strip())[: self.max_tokens]
 
     def inputs(self, words: Sequence[str]) -> list[str]:
         """The texts that ``words`` of a command line stand for.

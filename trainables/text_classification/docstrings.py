@@ -89,14 +89,14 @@ def read_docstrings() -> list[tuple[str, str]]:
     topics: dict[str, set[str]] = {}
     for topic, modules in TOPICS.items():
         for module in modules:
-            for text in _docstrings(module):
+            for text in docstrings(module):
                 letters = re.sub(r"[\W\d_]+", "", text.lower())
                 found.setdefault(letters, (text, topic))
                 topics.setdefault(letters, set()).add(topic)
     return [pair for letters, pair in found.items() if len(topics[letters]) == 1]
 
 
-def _docstrings(module: str) -> Iterator[str]:
+def docstrings(module: str) -> Iterator[str]:
     """Of a module or all of a package: those of its modules, classes and functions."""
     root = _library()
     for path in [root / f"{module}.py", *sorted((root / module).rglob("*.py"))]:

@@ -1,6 +1,6 @@
 """A table of texts with what they were taken for, as TensorBoard shows it."""
 
-import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +27,7 @@ def write_mistakes(
 
 
 def _cell(text: str) -> str:
-    """As it stands, whatever Markdown would make of it, on one line."""
+    """As it stands, whatever Markdown and HTML would make of it, on one line."""
     line = " ".join(text.split())
     short = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 2]}.."
-    return "".join(f"&#{ord(c)};" if c in _MARKS else c for c in html.escape(short))
-
-
-_MARKS = frozenset("|\\`*_{}[]()#+-!~")
+    return re.sub(r"[^\w\s,.:]", lambda mark: f"&#{ord(mark[0])};", short)

@@ -87,7 +87,7 @@ def _read(data: str, path: Path) -> list[_Text]:
         return [
             _Text(row.value, row.label, split, f"{file.name}, line {row.line}")
             for split, file in files.items()
-            for row in read_rows(file, f"data is {data!r}, in whose {file.name}", "text")
+            for row in read_rows(file, f"data is {data!r}, in it {file.name}", "text")
         ]
     if path.suffix.lower() != ".csv":
         there = "is no .csv file" if path.exists() else "is not there"
