@@ -118,7 +118,8 @@ class Classification(Task):
         self.labels = labels
         self.examples = examples
         _, shares = share = self.parallelism.share
-        self.batch_size = config.batch_size // shares
+        whole = config.batch_size
+        self.batch_size = context.local_batch_size(whole) if shares > 1 else whole
         """Examples of a batch that are this rank's."""
         self.sampler = context.sampler(examples, share=share)  # type: ignore[arg-type] # counts only
         steps = len(self._batches())

@@ -36,10 +36,12 @@ class Resources(BaseModel):
     model_config = Frozen
 
     gpus_per_trial: float = Field(
-        0, ge=0, description="N: DDP over N GPUs; below 1: one rank on a shared GPU; 0: CPUs, gloo"
+        0,
+        ge=0,
+        description="N: a rank on each of N GPUs; below 1: one on a shared GPU; 0: CPUs, gloo",
     )
     workers_per_trial: int | None = Field(
-        None, ge=1, description="DDP ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
+        None, ge=1, description="ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPU cores, and torch threads, of a rank")
     max_concurrent_trials: int | None = Field(

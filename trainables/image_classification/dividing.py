@@ -71,10 +71,10 @@ def boundaries(features: nn.Module) -> dict[int, Boundary]:
 
 
 def blocks(features: nn.Module, network: nn.Module) -> list[nn.Module]:
-    """The modules of ``features`` that are in ``network`` and follow one another in it."""
+    """The stages of ``features`` that are in ``network``, without the norm layers between them."""
     inside = {id(parameter) for parameter in network.parameters()}
-    found = (unit for _, unit in units(features))
-    return [unit for unit in found if all(id(p) in inside for p in unit.parameters())]
+    found = (features.get_submodule(stage.name) for stage in stages(features))
+    return [stage for stage in found if all(id(p) in inside for p in stage.parameters())]
 
 
 def check_parts(backbone: str, first: int, count: int) -> None:

@@ -34,7 +34,10 @@ class DataParallel(Ddp):
         """A batch is cut as it comes."""
 
     def divide(self, divisible: Divisible) -> None:
-        """Wrap it at once: no rank waits for another."""
+        """Wrap it at once: no rank waits for another.
+
+        It is evaluated on the first GPU: copies would show what goes through them in any order.
+        """
         super().divide(divisible)
         gpus = list(range(self.context.devices))
         self.network = self._wrapped = nn.DataParallel(divisible.network, device_ids=gpus)

@@ -54,7 +54,7 @@ class Ddp(Parallelism):
 
     def forward(self, inputs: Tensor, count: int, micro_batch: int) -> Tensor:  # noqa: ARG002
         """Not through DDP, whose ranks would have to take the same number of batches."""
-        return self._through(self.network, inputs)
+        return self._through(self._divisible.network, inputs)
 
     def _through(self, network: nn.Module, inputs: Tensor) -> Tensor:
         with self._divisible.autocast():

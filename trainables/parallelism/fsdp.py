@@ -54,6 +54,12 @@ class Fsdp(Ddp):
     def connect(self) -> None:
         """It is connected by now."""
 
+    def forward(self, inputs: Tensor, count: int, micro_batch: int) -> Tensor:
+        """Leave nothing whole: other weights may be put in place of these before the next pass."""
+        logits = super().forward(inputs, count, micro_batch)
+        self._sharded.reshard()
+        return logits
+
     def even(self, batches: list[list[int]]) -> list[list[int]]:
         """As many as the rank that has the most: weights are gathered for all at once."""
         missing = self.context.max(len(batches)) - len(batches)

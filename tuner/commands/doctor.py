@@ -175,12 +175,12 @@ def _check_gpus() -> Iterator[Finding]:
         )
     elif not torch.distributed.is_nccl_available():
         yield Finding(
-            "fail", "torch was built without NCCL, which DDP on GPUs needs", "install another build"
+            "fail", "torch was built without NCCL, which trials on several GPUs need", "install another build"
         )
 
 
 def _check_gloo() -> Iterator[Finding]:
-    """Add two numbers over two processes, which is what DDP on CPUs does."""
+    """Add two numbers over two processes, which is what the ranks of a trial on CPUs do."""
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
