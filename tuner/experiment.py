@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
 
@@ -159,7 +160,7 @@ class Experiment(BaseModel):
         description="the run's folder: letters, digits, dots, dashes",
     )
     trainable: str = Field(
-        "image_classification",
+        DEFAULT_TRAINABLE,
         description="a built-in name, or package.module:Class (a Task or a ray.tune.Trainable)",
     )
     settings: dict[str, Any] = Field(
