@@ -12,7 +12,7 @@ class Writer:
         self.written = tag, text, step
 
 
-def table(*texts: str) -> list[str]:
+def listed(*texts: str) -> list[str]:
     count = len(texts)
     predictions = Predictions(
         torch.zeros(count, dtype=torch.int64), torch.full((count,), 0.974), torch.arange(count) % 2
@@ -21,27 +21,27 @@ def table(*texts: str) -> list[str]:
     write_mistakes(writer, texts, predictions, ["a|b", "c"], 3)
     tag, text, step = writer.written
     assert (tag, step) == ("texts", 3)
-    return text.splitlines()[2:]
+    return text.splitlines()
 
 
 def test_each_text_has_a_line_with_what_it_was_taken_for_and_what_it_is() -> None:
-    assert table("right, then", "wrong") == [
-        "| a&#124;b (97 %) | the same | right, then |",
-        "| a&#124;b (97 %) | **c** | wrong |",
+    assert listed("right, then", "wrong") == [
+        "- **a&#124;b** (97 %): right, then",
+        "- **c** taken for **a&#124;b** (97 %): wrong",
     ]
 
 
 @pytest.mark.parametrize("text", ["a|b", "<b>x</b> &amp; 'y'", "*a* _b_ `c` [d](e)", "# 1"])
 def test_a_text_is_shown_as_it_is_whatever_markdown_would_make_of_it(text: str) -> None:
-    (line,) = table(text)
+    (line,) = listed(text)
 
-    assert html.unescape(line.split(" | ")[2].removesuffix(" |")) == text
-    assert not {*"<>*`[]#'"} & {*line.split(" | ")[2].replace("&#", "")}
+    assert html.unescape(line.partition(": ")[2]) == text
+    assert not {*"<>*_`[]#'"} & {*line.partition(": ")[2].replace("&#", "")}
 
 
 def test_a_long_text_is_cut_and_its_lines_are_joined() -> None:
-    (line,) = table("two\n\nlines " + "x" * 999)
+    (line,) = listed("two\n\nlines " + "x" * 999)
 
-    assert line.startswith("| a&#124;b (97 %) | the same | two lines xxx")
-    assert line.endswith("xx.. |")
+    assert line.startswith("- **a&#124;b** (97 %): two lines xxx")
+    assert line.endswith("xx..")
     assert len(line) < 450

@@ -228,17 +228,16 @@ def test_tensorboard_shows_decoded_texts_mistakes_first(home: Path, tmp_path: Pa
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
     events.Reload()
     (event,) = events.Tensors("texts/text_summary")
-    header, _, *rows = event.tensor_proto.string_val[0].decode().splitlines()
-    assert header == "| taken for | is | text |"
+    rows = event.tensor_proto.string_val[0].decode().splitlines()
     with (home / "texts.csv").open(newline="") as file:
         texts = {row["text"]: row["label"] for row in csv.DictReader(file)}
     assert len(rows) == 24
-    mistaken = ["the same" not in row for row in rows]
+    mistaken = ["taken for" in row.partition(": ")[0] for row in rows]
     assert mistaken == sorted(mistaken, reverse=True)
     assert any(mistaken)
     for row in rows:
-        taken_for, true, shown = (html.unescape(cell) for cell in row.strip("| ").split(" | "))
-        label = true.strip("*") if true != "the same" else taken_for.split()[0]
+        judged, _, shown = html.unescape(row).partition(": ")
+        label = judged.split("**")[1]
         assert [texts[text] for text in texts if text.startswith(shown)] == [label], row
     assert events.Tags()["images"] == ["confusion_matrix", "projection_legend"]
     assert events.Tags()["graph"]
