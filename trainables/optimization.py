@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from trainables.parallelism import local
+
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -179,6 +181,11 @@ class Optimization:
         """
         states = 2 if self.config.optimizer == "adamw" else int(self.config.momentum > 0)
         return states * sum(p.numel() * p.element_size() for p in self._parameters.values())
+
+    def state_bytes(self) -> int:
+        """What the optimizer's state has taken, of what is here."""
+        values = [v for own in self._optimizer.state.values() for v in own.values()]
+        return sum(local(value).nbytes for value in values if torch.is_tensor(value))
 
     def state_dict(self) -> dict[str, Any]:
         """What going on takes, copied; learning rates follow from the step."""

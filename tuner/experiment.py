@@ -39,7 +39,7 @@ class Resources(BaseModel):
     gpus_per_trial: float = Field(
         0,
         ge=0,
-        description="N: a rank on each of N GPUs; below 1: one on a shared GPU; 0: CPUs, gloo",
+        description="N: a rank on each of N GPUs; below 1: one, on a part of a GPU; 0: CPUs",
     )
     workers_per_trial: int | None = Field(
         None, ge=1, description="ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"

@@ -175,7 +175,9 @@ def _check_gpus() -> Iterator[Finding]:
         )
     elif not torch.distributed.is_nccl_available():
         yield Finding(
-            "fail", "torch was built without NCCL, which trials on several GPUs need", "install another build"
+            "fail",
+            "torch was built without NCCL, which trials on several GPUs need",
+            "install another build",
         )
 
 
