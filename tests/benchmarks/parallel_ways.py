@@ -113,11 +113,13 @@ def _held(task: ImageClassification) -> int:
 def show(ways: dict[str, dict[str, Any]], threads: int, console: Console) -> None:
     """The table, why a way was refused, and the machine."""
     table = Table(title="training, by way to share the work")
-    for heading in ("", "images a second", *(f"{name}, MB a rank" for name in COLUMNS)):
+    measured = [row["mb"] for row in ways.values() if "mb" in row]
+    columns = [name for name in COLUMNS if any(mb[name] for mb in measured)]
+    for heading in ("", "images a second", *(f"{name}, MB a rank" for name in columns)):
         table.add_column(heading, justify="right" if heading else "left")
     for way, row in ways.items():
         if "refused" not in row:
-            each = (" / ".join(f"{mb:.0f}" for mb in row["mb"][name]) for name in COLUMNS)
+            each = (" / ".join(f"{mb:.0f}" for mb in row["mb"][name]) for name in columns)
             table.add_row(way, f"{row['images_per_second']:.1f}", *each)
     console.print(table)
     for way, row in ways.items():
