@@ -4,6 +4,7 @@ SPACES: dict[str, str] = {
     "fine_tune": "fine_tune.yaml",
     "linear_probe": "linear_probe.yaml",
     "quickstart": "quickstart.yaml",
+    "text": "text.yaml",
 }
 """Name -> YAML file of the spaces that come with the package."""
 

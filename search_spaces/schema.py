@@ -6,14 +6,14 @@ A space with each kind of hyperparameter, condition and forbidden clause::
       learning_rate: {type: float, lower: 1.0e-4, upper: 0.1, log: true, default: 1.0e-2, grid: 3}
       layers: {type: integer, lower: 1, upper: 4}
       optimizer: {type: categorical, choices: [sgd, adamw], weights: [0.3, 0.7], default: adamw}
-      image_size: {type: ordinal, sequence: [32, 64, 96]}
+      width: {type: ordinal, sequence: [32, 64, 96]}
       momentum: {type: float, lower: 0.5, upper: 0.99}
       dropout: {type: float, lower: 0.0, upper: 0.5}
       warmup_epochs: {type: constant, value: 1}
     conditions:  # equals, not_equals, in, less_than, greater_than; joined by all or any
       - {child: momentum, parent: optimizer, equals: sgd}
       - child: dropout
-        any: [{parent: layers, greater_than: 2}, {parent: image_size, in: [64, 96]}]
+        any: [{parent: layers, greater_than: 2}, {parent: width, in: [64, 96]}]
     forbidden:  # a value, or equals, in, less_than, greater_than
       - {optimizer: adamw, learning_rate: {greater_than: 0.05}}
 """

@@ -1,6 +1,7 @@
 """Imports point down: tuner -> search_spaces, trainables; and only one file knows Tune's inside."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_only_the_adapters_name_tunes_internals() -> None:
     for path in [p for package in PACKAGES for p in files(package)]:
         inside = {n for n in imports_of(path) if n.startswith(("ray.tune.", "ray.train."))}
         assert path == allowed or not inside, f"{path} imports {inside}"
+
+
+def test_only_trainables_know_what_is_trained_and_how_the_ranks_share_it() -> None:
+    words = r"""\b(images?|image_\w+|pictures?|photos?|backbones?|text_\w*class\w*|docstrings?
+        |vocabular\w+|ddp|fsdp|data_parallel|pipeline)\b"""
+    naming = re.compile(words, re.VERBOSE | re.IGNORECASE)
+    skeleton = ROOT / "tuner" / "commands" / "skeleton"  # a Task, to begin with
+    named = [
+        f"{path}: {found[0]}"
+        for path in [*files("tuner"), *files("search_spaces")]
+        if skeleton not in path.parents and (found := naming.search(path.read_text()))
+    ]
+    assert not named
 
 
 def test_there_are_no_import_cycles() -> None:

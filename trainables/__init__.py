@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainables.task import Context, Task
 
-__all__ = ["TRAINABLES", "Context", "Task"]
+__all__ = ["DEFAULT_TRAINABLE", "TRAINABLES", "Context", "Task"]
 
 TRAINABLES: dict[str, str] = {
     "image_classification": "trainables.image_classification:ImageClassification",
+    "text_classification": "trainables.text_classification:TextClassification",
 }
 """Built-in name -> the Task's import path."""
+
+DEFAULT_TRAINABLE = "image_classification"
+"""What an experiment runs that names none."""
 
 
 def __getattr__(name: str) -> Any:

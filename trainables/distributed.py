@@ -127,10 +127,10 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         if self._group is None or not self._built:  # restored and not yet run: nothing new
             save_state({"epoch": self.iteration, "task": self._state}, Path(checkpoint_dir))
             return
-        outcome = self._group.call_first("state")
+        outcome = self._group.call("state")
         if outcome.failure:
             raise RuntimeError(f"state_dict() failed: {outcome.failure.message}")
-        saved = {"epoch": self.iteration, "task": outcome.value}
+        saved = {"epoch": self.iteration, "task": outcome.value[0]}
         self._state = save_state(saved, Path(checkpoint_dir))["task"]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
@@ -360,9 +360,7 @@ def _failed(outcome: Outcome | RayError) -> bool:
 
 
 def _rank_options(bundle: dict[str, float]) -> dict[str, Any]:
-    gpus = bundle.get("GPU", 0)
-    threads = max(1, int(bundle.get("CPU", 1)))
-    return {"gpu": gpus > 0, "shares_gpu": 0 < gpus < 1, "threads": threads}
+    return {"gpus": bundle.get("GPU", 0), "threads": max(1, int(bundle.get("CPU", 1)))}
 
 
 def _peer_class(rank: int, bundle: dict[str, float]) -> Any:

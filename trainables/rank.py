@@ -70,16 +70,15 @@ class MemoryNotFreedError(RuntimeError):
 class Rank:
     """The same small set of calls on every rank; :meth:`call` turns exceptions into outcomes."""
 
-    def __init__(
-        self, rank: int, world_size: int, *, gpu: bool, threads: int, shares_gpu: bool = False
-    ) -> None:
-        if not gpu:  # Ray leaves every GPU visible to an actor that asked for none
+    def __init__(self, rank: int, world_size: int, *, gpus: float, threads: int) -> None:
+        if not gpus:  # Ray leaves every GPU visible to an actor that asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.rank, self.world_size, self.threads = rank, world_size, threads
-        self.device = torch.device("cuda", 0) if gpu else torch.device("cpu")
+        self.device = torch.device("cuda", 0) if gpus else torch.device("cpu")
+        self._devices = max(1, int(gpus))
         self._task: Task | None = None
         self._context: Context | None = None
-        self._shares_gpu = shares_gpu
+        self._shares_gpu = 0 < gpus < 1
         self._memory = MemoryWatch(self.device)
         self._used = False
         self._log_account = Account()
@@ -141,6 +140,7 @@ class Rank:
             cache_dir=Path(spec.cache_dir).expanduser(),  # the home of this node
             cache_bytes=spec.cache_bytes,
             event_log=self._open_log(spec),
+            devices=self._devices,
             threads=self.threads,
             shares_device=self._shares_gpu,
             probes=self.device.type == "cuda",
@@ -182,9 +182,10 @@ class Rank:
         return {name: _number(name, value) for name, value in self._task.test().items()}
 
     def state(self) -> dict[str, Any]:
-        """The Task's state."""
+        """The Task's state, on rank 0; the others help to gather it, and return nothing."""
         assert self._task is not None
-        return self._task.state_dict()
+        state = self._task.state_dict()
+        return {} if self.rank else state
 
     def _check_memory(self, task_class: type[Task]) -> None:
         """Between two trials: refuse to go on where what earlier ones took has not come back."""

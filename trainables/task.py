@@ -46,6 +46,8 @@ class Context:
     """The most that ``cache_dir`` may hold."""
     event_log: EventLog | None = None
     """What rank 0 logs to; None on the other ranks, and outside of a run."""
+    devices: int = 1
+    """Devices of the same kind that are this rank's own; ``device`` is the first."""
     threads: int = 1
     """CPU threads that are this rank's own."""
     shares_device: bool = False
@@ -103,14 +105,22 @@ class Context:
             options.setdefault("device_ids", [self.device])
         return DistributedDataParallel(model, **options)
 
-    def sampler(self, dataset: Dataset[Any], *, shuffle: bool = True) -> DistributedSampler[Any]:
+    def sampler(
+        self,
+        dataset: Dataset[Any],
+        *,
+        shuffle: bool = True,
+        share: tuple[int, int] | None = None,
+    ) -> DistributedSampler[Any]:
         """A training sampler: this rank's share of ``dataset``, reshuffled every epoch.
 
         It pads the last round so that every rank takes the same number of steps; for evaluation,
-        where each example must count once, use :meth:`shard`.
+        where each example must count once, use :meth:`shard`. ``share``: which of how many this
+        rank's is, where there is not one a rank.
         """
+        index, shares = share or (self.rank, self.world_size)
         sampler: DistributedSampler[Any] = DistributedSampler(
-            dataset, self.world_size, self.rank, shuffle=shuffle, seed=self.seed
+            dataset, shares, index, shuffle=shuffle, seed=self.seed
         )
         sampler.set_epoch(self.epoch)
         self._samplers.append(sampler)
@@ -152,7 +162,8 @@ class Context:
             attempt: puts so many examples through the model, forward and backward, without
                 collectives, and leaves no trace. On GPUs it is tried on before the first epoch.
             kind: what decides how much memory an example needs: the answer is remembered for other
-                trials of the same kind; None: it is not.
+                trials of the same kind; None: it is not. Without an attempt, it is what has failed
+                in the midst of an epoch.
 
         Raises:
             torch.OutOfMemoryError: not even one example fits, on some rank.
@@ -165,8 +176,8 @@ class Context:
         found, failures = wanted, 0
         if self.micro_batch_limit and kind is not None:
             remember_failure(kind, 2 * self.micro_batch_limit)
-        if self.probes and attempt is not None:
-            found, failures = largest_fitting(wanted, attempt, kind)
+        if self.probes and (attempt is not None or kind is not None):
+            found, failures = largest_fitting(wanted, attempt or _untried, kind)
         agreed = self.min(found)
         if not agreed:
             raise torch.OutOfMemoryError(NOTHING_FITS)
@@ -300,7 +311,7 @@ class Task(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changed: tensors, numbers, strings, and dicts and lists of them.
 
-        Called on rank 0 only, so without collectives.
+        Called on every rank at once, so it may gather what they hold; rank 0's is saved.
         """
 
     @abstractmethod
@@ -309,6 +320,18 @@ class Task(ABC):
 
     def close(self) -> None:  # noqa: B027 - most Tasks hold nothing beyond memory
         """Release files and processes. The ranks themselves stay for the next trial."""
+
+    @classmethod
+    def one_process(cls, config: Any, gpus: int) -> bool:  # noqa: ARG003 - for those who override it
+        """Whether one rank is to have all GPUs of a trial, ``gpus``; else there is a rank a GPU.
+
+        It must be the same for all configurations of a search, whose trials run on the same ranks.
+
+        Raises:
+            ValueError: they are too few.
+
+        """
+        return False
 
     @classmethod
     def has_test(cls, config: Any) -> bool:  # noqa: ARG003 - for those who override it
@@ -349,3 +372,7 @@ class Task(ABC):
 
         """
         raise ValueError(f"{cls.__name__} defines no load(): {directory} holds only its checkpoint")
+
+
+def _untried(_: int) -> None:
+    """Stands for an attempt, where only the midst of an epoch tells."""

@@ -24,7 +24,7 @@ Set = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="fine-tune on this: a folder of images, a .csv, torchvision:NAME or digits"),
+    typer.Option(help="train on this: a path, or what else the trainable's data may be"),
 ]
 Address = Annotated[
     str | None, typer.Option(help="of a Ray cluster; without it, one starts for the run")
@@ -221,12 +221,15 @@ def ui(runs: Runs, *, port: Port = 8080) -> None:
 
 @app.command()
 def predict(
-    best: Best, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="files")]
+    best: Best,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="what the model takes, or files of it")
+    ],
 ) -> None:
-    """Classify images with the best model: path, label and probability, a line each."""
+    """Classify with the best model: input, label and probability, a line each."""
     from tuner.commands.predict import predict as command
 
-    command(best, images)
+    command(best, inputs)
 
 
 @app.command()

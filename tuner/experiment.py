@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
 from tuner.storage import is_remote, join, local_folder
@@ -38,10 +39,12 @@ class Resources(BaseModel):
     model_config = Frozen
 
     gpus_per_trial: float = Field(
-        0, ge=0, description="N: DDP over N GPUs; below 1: one rank on a shared GPU; 0: CPUs, gloo"
+        0,
+        ge=0,
+        description="N: a rank on each of N GPUs; below 1: one, on a part of a GPU; 0: CPUs",
     )
     workers_per_trial: int | None = Field(
-        None, ge=1, description="DDP ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
+        None, ge=1, description="ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPU cores, and torch threads, of a rank")
     max_concurrent_trials: int | None = Field(
@@ -60,13 +63,15 @@ class Resources(BaseModel):
     )
     accelerator_type: str | None = Field(None, description="a Ray accelerator type, such as A100")
 
-    def bundles(self) -> list[dict[str, float]]:
-        """One resource bundle a rank, as Ray takes them."""
+    def bundles(self, *, one_process: bool = False) -> list[dict[str, float]]:
+        """One resource bundle a rank, as Ray takes them; ``one_process``: one has all GPUs."""
         gpus = self.gpus_per_trial
         ranks = max(1, int(gpus)) if gpus else self.workers_per_trial or 1
         bundle: dict[str, float] = {"CPU": self.cpus_per_worker}
         if gpus:
             bundle["GPU"] = 1.0 if gpus >= 1 else gpus
+        if gpus and one_process:
+            ranks, bundle["GPU"] = 1, gpus
         if self.accelerator_type:
             bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001
         return [dict(bundle) for _ in range(ranks)]
@@ -122,7 +127,7 @@ class Final(BaseModel):
 
 
 class Cache(BaseModel):
-    """What is kept on each node for later trials and runs: decoded images, frozen features."""
+    """What is kept on each node for later trials and runs: data as they are trained on."""
 
     model_config = Frozen
 
@@ -183,7 +188,7 @@ class Experiment(BaseModel):
         description="the run's folder: letters, digits, dots, dashes",
     )
     trainable: str = Field(
-        "image_classification",
+        DEFAULT_TRAINABLE,
         description="a built-in name, or package.module:Class (a Task or a ray.tune.Trainable)",
     )
     settings: dict[str, Any] = Field(

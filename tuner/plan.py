@@ -19,6 +19,7 @@ from tuner.run import Summary, start_run
 from tuner.search.journal import JOURNAL, read_journal
 from tuner.search.settings import SearchSettings
 from tuner.search.simulation import blank_search, simulate
+from tuner.trainable import Trainable
 
 SIMULATIONS = 20
 PROBE_EPOCHS = 2
@@ -156,7 +157,7 @@ def _measured(summary: Summary, seconds: float) -> Costs:
     )
 
 
-def find_slots(experiment: Experiment, address: str | None) -> int:
+def find_slots(experiment: Experiment, trainable: Trainable, address: str | None) -> int:
     """How many trials run at once, on the cluster at ``address`` or on this machine.
 
     Raises:
@@ -164,7 +165,7 @@ def find_slots(experiment: Experiment, address: str | None) -> int:
 
     """
     resources = experiment.resources
-    bundles, limit = resources.bundles(), resources.max_concurrent_trials
+    bundles, limit = trainable.bundles(resources), resources.max_concurrent_trials
     if address or os.environ.get("RAY_ADDRESS"):
         with cluster(address):
             return count_slots(bundles, limit)

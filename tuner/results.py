@@ -23,7 +23,10 @@ from tuner.search.trial import Trial
 from tuner.storage import checkpoint_at, fetch_model
 from tuner.trainable import SOURCE, Trainable, kept_source, resolve_trainable
 
-PACKAGES = ("tuner", "ray", "torch", "torchvision", "timm", "ConfigSpace", "hpbandster", "numpy")
+PACKAGES = (
+    *("tuner", "ray", "torch", "torchvision", "timm", "tokenizers", "ConfigSpace", "hpbandster"),
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

@@ -229,10 +229,9 @@ class _Run:
     capacity: Capacity = field(init=False)
 
     def __post_init__(self) -> None:
-        resources, storage = self.experiment.resources, self.experiment.storage
-        self.bundles = resources.bundles()
+        storage, limit = self.experiment.storage, self.experiment.resources.max_concurrent_trials
+        self.bundles = self.trainable.bundles(self.experiment.resources)
         folder = None if is_remote(storage) else self.experiment.folder
-        limit = resources.max_concurrent_trials
         self.capacity = Capacity(self.bundles, limit, folder, joined=self.grows)
 
     def introduce(self) -> None:

@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trainables import TRAINABLES
 from tuner.errors import UserError
-from tuner.experiment import Experiment, explain
+from tuner.experiment import Experiment, Resources, explain
 from tuner.search.given import given_configurations
 
 SOURCE = "source"
@@ -30,24 +30,36 @@ class Trainable:
     path: str
     cls: type[Any]
     is_task: bool
+    one_process: bool = False
+    """One rank has all GPUs of a trial."""
 
-    def check(self, values: Mapping[str, Any], ranks: int) -> None:
+    def check(self, values: Mapping[str, Any], resources: Resources) -> "Trainable":
         """Build the Task's configuration and have the Task look at it.
+
+        Returns:
+            The trainable as this configuration has it run.
 
         Raises:
             ValueError: it cannot run.
 
         """
         if not self.is_task:
-            return
+            return self
         from trainables.rank import build_config
 
         try:
             config = build_config(self.cls, values)
         except ValidationError as error:
             raise ValueError(explain(error, getattr(self.cls, "Config", None))) from error
+        gpus, is_one = int(resources.gpus_per_trial), getattr(self.cls, "one_process", None)
+        found = replace(self, one_process=bool(is_one and is_one(config, gpus)))
         if check := getattr(self.cls, "check", None):
-            check(config, ranks)
+            check(config, len(found.bundles(resources)))
+        return found
+
+    def bundles(self, resources: Resources) -> list[dict[str, float]]:
+        """One resource bundle a rank of a trial, as Ray takes them."""
+        return resources.bundles(one_process=self.one_process)
 
     def settle(self, experiment: Experiment, hyperparameters: Mapping[str, Any]) -> Experiment:
         """The experiment with its settings as the Task's Config has them: paths absolute, say."""
@@ -130,17 +142,19 @@ def validate(experiment: Experiment, folder: Path | None = None) -> tuple[Traina
         raise UserError(f"search_space: {error}") from error
     trainable = resolve_trainable(experiment.trainable, folder)
     drawn = [sample(space, number) for number in range(SAMPLES)]
-    ranks = len(experiment.resources.bundles())
+    settings, resources = experiment.settings, experiment.resources
+    ways = []
     for hyperparameters in [default_configuration(space), *drawn]:
         try:
-            trainable.check({**experiment.settings, **hyperparameters}, ranks)
+            ways.append(trainable.check({**settings, **hyperparameters}, resources))
         except ValueError as error:
             raise UserError(_blame(error, experiment, hyperparameters)) from error
     for number, config in enumerate(given_configurations(experiment.search, space)):
         try:
-            trainable.check({**experiment.settings, **config}, ranks)
+            ways.append(trainable.check({**settings, **config}, resources))
         except ValueError as error:
             raise UserError(f"search.initial, configuration {number}: {error}") from error
+    trainable = _agreed(ways)
     _check_logging(experiment, trainable)
     _check_pausing(experiment, trainable)
     _check_final(experiment, trainable)
@@ -164,6 +178,16 @@ def _blame(error: ValueError, experiment: Experiment, drawn: Mapping[str, Any]) 
     if isinstance(experiment.search_space, dict) and key:
         where = "search_space"
     return f"{where}: {error}"
+
+
+def _agreed(ways: list[Trainable]) -> Trainable:
+    """All trials run on the same ranks, so no hyperparameter may decide how many there are."""
+    if len({way.one_process for way in ways}) > 1:
+        raise UserError(
+            "search_space: some configurations want one process for all GPUs of a trial, others "
+            "one for each; what decides that must be the same for all trials: fix it in settings"
+        )
+    return ways[0]
 
 
 def _check_logging(experiment: Experiment, trainable: Trainable) -> None:

@@ -4,7 +4,8 @@ Run from the repository's root: ``python -m tests.benchmarks.training_loop``. Bo
 layers of an EfficientNet-Lite0 on a part of the digits at 64 px, from the same weights, with the
 same AdamW, batch size, augmentation, memory layout and threads, in this one process. They take
 turns, an epoch each, and in every round another goes first; a first epoch of each is not counted.
-Evaluation is not in it.
+Evaluation is not in it. ``--parallel`` compares the ways to share the work among ranks instead, see
+:mod:`tests.benchmarks.parallel_ways`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from tests.benchmarks import parallel_ways
 from tests.benchmarks.turnover import describe_machine
 from trainables import Context
 from trainables.image_classification.backbones import normalisation
@@ -174,18 +176,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=15, help="that count, of each side (15)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1, as a rank has)")
+    parser.add_argument("--parallel", action="store_true", help="compare the ways of ranks")
     parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        rates = measure(make_sides(given.epochs, Path(folder), given.threads), given.epochs)
-    summary = summarise(rates)
-    show(summary, given.epochs, given.threads, Console(highlight=False))
+    console = Console(highlight=False)
+    machine = {**describe_machine(), "threads": given.threads}
+    record: dict[str, Any] = {"machine": machine, "settings": SETTINGS}
+    if given.parallel:
+        record["ways"] = parallel_ways.measure(SETTINGS, given.epochs, given.threads)
+        parallel_ways.show(record["ways"], given.threads, console)
+    else:
+        record |= _compare(given.epochs, given.threads, console)
     if given.json:
-        machine = {**describe_machine(), "threads": given.threads}
-        record: dict[str, Any] = {"machine": machine, "settings": SETTINGS}
-        record |= {"summary": summary, "rates": rates}
         given.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _compare(epochs: int, threads: int, console: Console) -> dict[str, Any]:
+    """Ours beside the plain loop: shown, and as a record."""
+    with tempfile.TemporaryDirectory() as folder:
+        rates = measure(make_sides(epochs, Path(folder), threads), epochs)
+    summary = summarise(rates)
+    show(summary, epochs, threads, console)
+    return {"summary": summary, "rates": rates}
 
 
 if __name__ == "__main__":

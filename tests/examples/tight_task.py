@@ -1,11 +1,14 @@
-"""An image classifier for which only so many images at once fit into memory, on one rank."""
+"""An image classifier for which only so many images at once fit into memory, on one rank.
+
+Or that fails on it otherwise.
+"""
 
 import torch
 
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
 
-FITTING = {"roomy": 1000, "in the probe": 3, "in mid-epoch": 3}
+FITTING = {"roomy": 1000, "in the probe": 3, "in mid-epoch": 3, "broken": 1000}
 
 
 class TightSettings(Settings):
@@ -22,7 +25,7 @@ class Tight(ImageClassification):
 
     def _freeze(self, epoch):
         super()._freeze(epoch)
-        self.inputs.network.register_forward_pre_hook(lambda _, inputs: self._take(*inputs))
+        self.parallelism.network.register_forward_pre_hook(lambda _, inputs: self._take(*inputs))
 
     def _attempt(self, count):
         self._check(count)
@@ -32,9 +35,11 @@ class Tight(ImageClassification):
         return self.config.case, *super()._memory_kind()
 
     def _take(self, images):
-        """In the second epoch, memory runs out after some steps."""
+        """In the second epoch, memory runs out after some steps, or something else fails."""
         if self.model.training and self.optimization.step == 7:
             self._check(len(images))
+            if self.config.case == "broken" and self.context.rank == self.config.on_rank:
+                raise ValueError("it is broken")
 
     def _check(self, count):
         if self.context.rank == self.config.on_rank and count > FITTING.get(self.config.case, 0):

@@ -17,17 +17,22 @@ from search_spaces.builtin import builtin_file
 SETTINGS = {
     "backbone_lr_scale",
     "batch_size",
+    "dropout",
+    "embedding_dim",
     "freeze",
     "horizontal_flip",
     "label_smoothing",
+    "layers",
     "learning_rate",
     "momentum",
+    "network",
     "optimizer",
     "rotation",
+    "vocabulary_size",
     "warmup_epochs",
     "weight_decay",
 }
-"""Settings of the image classification that the built-in spaces may search."""
+"""Settings of the built-in trainables that the built-in spaces may search."""
 
 
 def test_every_yaml_file_is_a_built_in_and_says_what_it_is_for():

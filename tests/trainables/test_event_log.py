@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_closed_fails_neither_its_trial_nor_the_next(
         raise OSError("quota exceeded")
 
     monkeypatch.syspath_prepend(EXAMPLES)
-    rank = Rank(0, 1, gpu=False, threads=1)
+    rank = Rank(0, 1, gpus=0, threads=1)
     rank.build(spec(tmp_path, "toy_task:Toy"), None, 0)
     assert rank._context is not None
     monkeypatch.setattr(rank._context.writer, "close", refuse)
@@ -276,7 +276,7 @@ def test_a_tasks_share_is_among_its_metrics(
         self.context.log("weights", lambda w: w.add_histogram("w", self.model.weight.detach(), 1))
         return {"loss": 0.0, "epoch_seconds": 7.0}
 
-    rank = Rank(0, 1, gpu=False, threads=1)
+    rank = Rank(0, 1, gpus=0, threads=1)
     rank.build(spec(tmp_path, "toy_task:Toy"), None, 0)
     assert not LOGGING_METRICS & set(rank.run_epoch(0))
 

@@ -37,7 +37,7 @@ import json, sys
 from trainables import rank
 sys.path.insert(0, sys.argv[1])
 rank.gpu_uuid = lambda device: "GPU-bbbb-2"
-one = rank.Rank(0, 1, gpu=False, threads=1)
+one = rank.Rank(0, 1, gpus=0, threads=1)
 one.build(rank.TrialSpec("toy_task:Toy", {"sleep": 0.1}, 0, 1, sys.argv[2]), None, 0)
 print(json.dumps(one.run_epoch(0)))
 """

@@ -135,6 +135,15 @@ def test_on_a_shared_gpu_nothing_is_remembered() -> None:
     assert second.micro_batch(32, Model(100), "kind") == 32
 
 
+def test_what_cannot_be_tried_begins_below_what_has_failed_in_mid_epoch() -> None:
+    first, again, later = (Context(probes=True) for _ in range(3))
+    assert first.micro_batch(32, None, "kind") == 32
+    again.micro_batch_limit = 16  # it has failed with 32
+    assert again.micro_batch(32, None, "kind") == 16
+    assert later.micro_batch(32, None, "kind") == 16
+    assert later.oom_recoveries == 0
+
+
 def test_where_not_one_fits_the_error_says_so() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="not even one example fits into"):
         Context(probes=True).micro_batch(32, Model(0), "kind")

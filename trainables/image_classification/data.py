@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from trainables.cache import DiskCache
 from trainables.image_classification.config import Settings
 from trainables.image_classification.decoding import stored_size
-from trainables.image_classification.pixels import Pixels, Rows, open_pixels
-from trainables.image_classification.sources import Source, open_source, some
+from trainables.image_classification.pixels import Pixels, open_pixels
+from trainables.image_classification.sources import Source, open_source
+from trainables.labelled import Rows, shuffled_classes, some
 
 _logger = logging.getLogger(__name__)
 
@@ -118,10 +119,7 @@ def _load(
     pixels = open_pixels(source, stored_size(image_size), cache, workers)
     rows = _sound_rows(source, pixels.corrupt, skip=skip_corrupt)
     test, rows = rows[source.test[rows]], rows[~source.test[rows]]
-    if source.validation is None:
-        train, val = _split(rows, source.targets, validation_fraction, split_seed)
-    else:
-        train, val = rows[~source.validation[rows]], rows[source.validation[rows]]
+    train, val = source.split(rows, validation_fraction, split_seed)
     if max_images_per_class is not None:
         train = _some_of_each_class(train, source.targets, max_images_per_class, split_seed)
     content = hashlib.sha256(pixels.key.encode())
@@ -154,22 +152,7 @@ def _sound_rows(source: Source, corrupt: dict[int, str], *, skip: bool) -> Rows:
     return rows
 
 
-def _split(rows: Rows, targets: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Training and validation rows: of every class the same part, but at least one image each."""
-    train, val = [], []
-    for own in _shuffled_classes(rows, targets, seed):
-        held_out = min(max(round(fraction * len(own)), 1), len(own) - 1)
-        val.append(own[:held_out])
-        train.append(own[held_out:])
-    return np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
-
-
 def _some_of_each_class(rows: Rows, targets: Rows, most: int, seed: int) -> Rows:
     """At most ``most`` rows of each class."""
-    classes = _shuffled_classes(rows, targets, seed)
+    classes = shuffled_classes(rows, targets, seed)
     return np.sort(np.concatenate([own[:most] for own in classes]))
-
-
-def _shuffled_classes(rows: Rows, targets: Rows, seed: int) -> list[Rows]:
-    rng = np.random.default_rng(seed)
-    return [rng.permutation(rows[targets[rows] == target]) for target in np.unique(targets[rows])]

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from trainables.cache import DiskCache, new_array
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageSet
-from trainables.image_classification.optimization import autocast, channels_last
-from trainables.image_classification.transforms import is_random, mixes
+from trainables.image_classification.transforms import channels_last, is_random, mixes
+from trainables.optimization import autocast
 from trainables.task import Context
 
 CHUNK = 64

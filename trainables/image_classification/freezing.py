@@ -125,27 +125,3 @@ def frozen_at(how: Freeze, available: int, epoch: int, unfreeze_every: int | Non
     """
     count = frozen_count(how, available)
     return count if unfreeze_every is None else max(count - epoch // unfreeze_every, 0)
-
-
-def train_mode(model: nn.Module) -> None:
-    """Put ``model`` in training mode, but what is frozen in eval mode.
-
-    A frozen BatchNorm thus keeps its pretrained statistics, and frozen dropout drops nothing: the
-    same image gives the same frozen features every time.
-    """
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-
-
-def trained_names(model: nn.Module) -> set[str]:
-    """The names in ``model.state_dict()`` of all that training changes: weights and statistics."""
-    train_mode(model)
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for prefix, module in model.named_modules():
-        if module.training:
-            buffers = module.named_buffers(prefix, recurse=False)
-            names.update(name for name, _ in buffers)
-    return names & model.state_dict().keys()

@@ -1,31 +1,16 @@
 """What is fed to the part of the network that is trained: images, or features of frozen stages."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
+from trainables.classification import Inputs
 from trainables.image_classification import backbones, transforms
-from trainables.image_classification.backbones import Classifier
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import ImageData, ImageSet
-from trainables.image_classification.features import FeatureSet, FeatureStore, cacheable
-from trainables.image_classification.optimization import channels_last
+from trainables.image_classification.features import FeatureStore, cacheable
 from trainables.image_classification.splitting import split
+from trainables.image_classification.transforms import channels_last
+from trainables.network import Classifier
 from trainables.task import Context
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Where batches come from and what they go through."""
-
-    train: ImageSet | FeatureSet
-    val: ImageSet | FeatureSet
-    augment: nn.Module
-    """What a training batch goes through, on the device."""
-    prepare: nn.Module
-    """The same for validation: it draws nothing."""
-    network: nn.Module
-    """From there to logits; its modules are the model's."""
 
 
 def open_inputs(

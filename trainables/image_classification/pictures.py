@@ -1,22 +1,33 @@
-"""Drawn with PIL: images with what they were taken for, a confusion matrix, a legend."""
+"""A sheet of images with what they were taken for, drawn with PIL."""
 
-import colorsys
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-Color = tuple[int, int, int]
-BLACK, WHITE, RED, GREEN = (0, 0, 0), (255, 255, 255), (190, 20, 20), (20, 120, 40)
+from trainables.drawing import BLACK, LINE, LONGEST, WHITE, as_array, load_font, short
+from trainables.showing import Predictions
+
+IMAGES = 24
+"""At most so many images are on a sheet."""
+RED, GREEN = (190, 20, 20), (20, 120, 40)
 
 _TILE = 120
 """Side of an image in a grid, in pixels."""
 _COLUMNS = 6
-_TEXT = 14
-"""Height of a line."""
-_LONGEST = 18
-"""Characters of a label."""
+
+
+def write_predictions(
+    writer: Any, images: Tensor, predictions: Predictions, labels: Sequence[str], step: int
+) -> None:
+    """A picture of (n, 3, S, S) uint8 images, with the classes they were taken for and are."""
+    taken_for, truth = (
+        [labels[i] for i in classes.tolist()]
+        for classes in (predictions.predicted, predictions.true)
+    )
+    sheet = draw_predictions(images, taken_for, truth, predictions.confidence.tolist())
+    writer.add_image("predictions", as_array(sheet), step, dataformats="HWC")
 
 
 def draw_predictions(
@@ -24,10 +35,10 @@ def draw_predictions(
 ) -> Image.Image:
     """A grid of (N, 3, S, S) uint8 images, each above what it was taken for and what it is."""
     rows = -(-len(images) // _COLUMNS)
-    height = _TILE + 2 * _TEXT + 8
+    height = _TILE + 2 * LINE + 8
     sheet = Image.new("RGB", (_COLUMNS * (_TILE + 8), rows * height), WHITE)
     draw = ImageDraw.Draw(sheet)
-    font = _font(12)
+    font = load_font(12)
     for i, pixels in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
         left, top = 4 + i % _COLUMNS * (_TILE + 8), 4 + i // _COLUMNS * height
         small = pixels.shape[0] < _TILE  # its pixels are then to be seen as they are
@@ -36,93 +47,12 @@ def draw_predictions(
         right = predicted[i] == true[i]
         taken_for, truth = caption(predicted[i], true[i], confidence[i])
         draw.text((left, top + _TILE), taken_for, GREEN if right else RED, font)
-        draw.text((left, top + _TILE + _TEXT), truth, BLACK, font)
+        draw.text((left, top + _TILE + LINE), truth, BLACK, font)
     return sheet
 
 
 def caption(predicted: str, true: str, confidence: float) -> tuple[str, str]:
     """Two lines: what an image was taken for and how surely, and what it is where that differs."""
     sure = f" ({100 * confidence:.0f} %)"
-    taken_for = _short(predicted, _LONGEST - len(sure)) + sure
-    return taken_for, "" if predicted == true else f"is {_short(true, _LONGEST - 3)}"
-
-
-def draw_confusion(counts: Tensor, labels: Sequence[str]) -> Image.Image:
-    """A (true, predicted) matrix of counts, shaded by each one's share of its row."""
-    classes = len(labels)
-    cell = max(20, min(48, 960 // classes))
-    font, small = _font(12), _font(max(8, cell // 4))
-    names = [_short(label) for label in labels]
-    margin = 12 + max(int(font.getlength(name)) for name in names)
-    top = margin + _TEXT
-    sheet = Image.new("RGB", (top + classes * cell + 4, top + classes * cell + 4), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
-    for row, of_row in enumerate(counts.tolist()):
-        for column, count in enumerate(of_row):
-            share = shares[row][column]
-            left, upper = top + column * cell, top + row * cell
-            box = (left, upper, left + cell - 2, upper + cell - 2)
-            draw.rectangle(box, _shade(share))
-            if count:
-                middle = (left + cell // 2 - 1, upper + cell // 2 - 1)
-                draw.text(middle, str(count), WHITE if share > 0.5 else BLACK, small, "mm")
-    for i, name in enumerate(names):
-        place = top + i * cell + cell // 2 - 1
-        draw.text((top - 5, place), name, BLACK, font, "rm")
-        upright = _upright(name, font)
-        sheet.paste(upright, (place - upright.width // 2, top - 5 - upright.height))
-    draw.text((2, 2), "true (rows) against predicted", BLACK, font)
-    return sheet
-
-
-def draw_legend(labels: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    """A line for each class: its color and its name."""
-    font = _font(12)
-    names = [_short(label) for label in labels]
-    width = 32 + max(int(font.getlength(name)) for name in names)
-    sheet = Image.new("RGB", (width, len(names) * 20 + 4), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    for i, (name, color) in enumerate(zip(names, colors, strict=True)):
-        draw.rectangle((4, 4 + 20 * i, 20, 20 + 20 * i), color)
-        draw.text((26, 12 + 20 * i), name, BLACK, font, "lm")
-    return sheet
-
-
-def class_colors(classes: int) -> list[Color]:
-    """Hues evenly around the circle, of neighbours one lighter than the other."""
-    colors = []
-    for i in range(classes):
-        channels = colorsys.hsv_to_rgb(i / classes, 0.9, 0.95 if i % 2 else 0.65)
-        red, green, blue = (round(255 * channel) for channel in channels)
-        colors.append((red, green, blue))
-    return colors
-
-
-def as_array(image: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """(H, W, 3) uint8."""
-    return np.asarray(image).reshape(image.height, image.width, 3)
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
-
-
-def _short(text: str, most: int = _LONGEST) -> str:
-    return text if len(text) <= most else f"{text[: most - 2]}.."
-
-
-def _shade(share: float) -> Color:
-    """From nearly white to dark blue."""
-    red, green, blue = (
-        round(light + share * (dark - light))
-        for light, dark in zip((240, 244, 250), (8, 48, 107), strict=True)
-    )
-    return red, green, blue
-
-
-def _upright(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
-    """The text read from below, as narrow as it can be."""
-    line = Image.new("RGB", (max(1, int(font.getlength(text)) + 1), _TEXT), WHITE)
-    ImageDraw.Draw(line).text((0, _TEXT // 2), text, BLACK, font, "lm")
-    return line.transpose(Image.Transpose.ROTATE_90)
+    taken_for = short(predicted, LONGEST - len(sure)) + sure
+    return taken_for, "" if predicted == true else f"is {short(true, LONGEST - 3)}"

@@ -19,9 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from trainables.cache import DiskCache, new_array
 from trainables.image_classification.decoding import to_square
 from trainables.image_classification.sources import Source
-
-Rows = NDArray[np.int64]
-"""Indices into the images of a source."""
+from trainables.labelled import Rows
 
 _LAYOUT = 2  # raise it when images are decoded or stored in another way
 _CHUNK = 64  # images that a process decodes at a time

@@ -7,7 +7,8 @@ import torch
 from timm.layers import get_notrace_functions
 from torch import Tensor, fx, nn
 
-from trainables.image_classification.freezing import stages, train_mode, units
+from trainables.image_classification.freezing import stages, units
+from trainables.network import train_mode
 
 _TOLERANCE = 1e-5
 
@@ -77,7 +78,7 @@ class _Tracer(fx.Tracer):
         return not any(path.startswith(f"{module_qualified_name}.") for path in self._units)
 
 
-def _trace(features: nn.Module) -> fx.Graph | None:
+def trace(features: nn.Module) -> fx.Graph | None:
     """The calls that the forward pass makes, where they are the same in training and out of it."""
     named = inspect.signature(features.forward).parameters.items()
     # Without them a ViT's optional attention mask would cross the boundary too.
@@ -92,16 +93,29 @@ def _trace(features: nn.Module) -> fx.Graph | None:
     return graph if str(graph) == str(in_training) else None
 
 
-def _cut(features: nn.Module, frozen: set[int]) -> Split | None:
-    """Cut after all that does not depend on what is trained."""
-    graph = _trace(features)
-    if graph is None:
-        return None
+@dataclass(frozen=True)
+class Boundary:
+    """A place in a forward pass where nothing goes on but one tensor."""
+
+    graph: fx.Graph
+    crossing: fx.Node
+    """What makes the tensor."""
+    late: frozenset[fx.Node]
+    """What comes after it."""
+    constants: frozenset[fx.Node]
+    """What is needed there too, and depends on no input."""
+
+
+def boundary(features: nn.Module, graph: fx.Graph, early: set[int]) -> Boundary | None:
+    """The boundary after all that depends on no other parameters than ``early``, by their ids.
+
+    None where ``early`` parameters are needed after it, or not one tensor crosses it.
+    """
     late: set[fx.Node] = set()
     for node in graph.nodes:
         own = {id(parameter) for parameter in _parameters(features, node)}
-        if not own <= frozen or not late.isdisjoint(node.all_input_nodes):
-            if own & frozen:
+        if not own <= early or not late.isdisjoint(node.all_input_nodes):
+            if own & early:
                 return None
             late.add(node)
     needed = {source for node in late for source in node.all_input_nodes} - late
@@ -109,10 +123,37 @@ def _cut(features: nn.Module, frozen: set[int]) -> Split | None:
     crossing = needed - constants
     if len(crossing) != 1 or any(_parameters(features, node) for node in constants):
         return None
-    (boundary,) = crossing
-    early = [node for node in graph.nodes if node not in late]
-    after = [node for node in graph.nodes if node in late | constants]
-    return Split(_extract(features, early, end=boundary), _extract(features, after, start=boundary))
+    return Boundary(graph, crossing.pop(), frozenset(late), frozenset(constants))
+
+
+def between(features: nn.Module, start: Boundary | None, end: Boundary | None) -> fx.GraphModule:
+    """What ``features`` does from one boundary to another.
+
+    Where ``start`` is None it is from the input, where ``end`` is None to the output.
+    """
+    here = start or end
+    assert here is not None
+    nodes = [
+        node
+        for node in here.graph.nodes
+        if (start is None or node in start.late | start.constants)
+        and (end is None or node not in end.late)
+    ]
+    return _extract(
+        features,
+        nodes,
+        start=start.crossing if start else None,
+        end=end.crossing if end else None,
+    )
+
+
+def _cut(features: nn.Module, frozen: set[int]) -> Split | None:
+    """Cut after all that does not depend on what is trained."""
+    graph = trace(features)
+    found = boundary(features, graph, frozen) if graph is not None else None
+    if found is None:
+        return None
+    return Split(between(features, None, found), between(features, found, None))
 
 
 def _parameters(features: nn.Module, node: fx.Node) -> list[nn.Parameter]:
@@ -155,21 +196,22 @@ def _is_faithful(features: nn.Module, parts: Split, example: Tensor) -> bool:
         return False
     # In a batch of the same size, as a GPU rounds otherwise in another.
     beside_others = parts.frozen(torch.cat([example, torch.zeros_like(example)]))
-    if not _close(beside_others[: len(example)], boundary[: len(example)]):
+    if not close(beside_others[: len(example)], boundary[: len(example)]):
         return False
-    if not _close(parts.rest(boundary.clone()), features(images)):
+    if not close(parts.rest(boundary.clone()), features(images)):
         return False
     train_mode(features)
     if any(module.training and _has_statistics(module) for module in parts.frozen.modules()):
         return False
     with torch.random.fork_rng([example.device] if example.is_cuda else []):
-        return _close(parts.frozen(images), boundary)
+        return close(parts.frozen(images), boundary)
 
 
 def _has_statistics(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
 
 
-def _close(values: Tensor, others: Tensor) -> bool:
+def close(values: Tensor, others: Tensor) -> bool:
+    """Whether they are the same, within what the order of sums does."""
     atol = _TOLERANCE * others.abs().max().item()
     return values.shape == others.shape and torch.allclose(values, others, rtol=0, atol=atol)

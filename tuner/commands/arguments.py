@@ -20,15 +20,11 @@ def read_experiment(
     """
     values = read_overrides(overrides)
     if data is not None:
-        path, named = Path(data), data == "digits" or data.startswith("torchvision:")
-        if not named and not path.exists():
-            raise UserError(
-                f"--data is {data!r}: there is no such folder or file; give a folder of images, a "
-                ".csv of paths and labels, torchvision:NAME, or digits"
-            )
-        values.setdefault("settings.data", data if named else str(path.resolve()))
+        path = Path(data)
+        path = path.resolve() if path.exists() else path  # else the trainable knows what it is
+        values.setdefault("settings.data", str(path))
         if not file:
-            values.setdefault("name", data.rpartition(":")[2] if named else path.resolve().stem)
+            values.setdefault("name", Path(path.name.rpartition(":")[2]).stem)
     source = file or ("folder" if data else "quickstart")
     path = Path(source)
     return load_experiment(source, values), path.resolve().parent if path.exists() else None

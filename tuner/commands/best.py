@@ -62,7 +62,7 @@ def _print_use(folder: Path) -> None:
     written = {path.name for path in folder.iterdir()}
     place = shown(folder)
     if LABELS in written:
-        print(f"model: {place}\nuse it: python -m tuner predict {shlex.quote(place)} IMAGE...")
+        print(f"model: {place}\nuse it: python -m tuner predict {shlex.quote(place)} INPUT...")
     elif written - ALWAYS:
         print(f'model: {place}\nuse it, in Python: tuner.load_model("{place}")')
     elif "checkpoint" in written:

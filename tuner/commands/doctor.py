@@ -23,7 +23,7 @@ SHARED_MEMORY_GIB = 2
 """Ray keeps what actors pass to each other in /dev/shm; a container's default of 64 MB slows it."""
 GLOO_SECONDS = 60
 FREE_DISK_GIB = 5
-"""Room for decoded images in the cache folder."""
+"""Room for data in the cache folder."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,14 @@ def _check_gpus() -> Iterator[Finding]:
         )
     elif not torch.distributed.is_nccl_available():
         yield Finding(
-            "fail", "torch was built without NCCL, which DDP on GPUs needs", "install another build"
+            "fail",
+            "torch was built without NCCL, which trials on several GPUs need",
+            "install another build",
         )
 
 
 def _check_gloo() -> Iterator[Finding]:
-    """Add two numbers over two processes, which is what DDP on CPUs does."""
+    """Add two numbers over two processes, which is what the ranks of a trial on CPUs do."""
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

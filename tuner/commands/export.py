@@ -25,8 +25,7 @@ def export(best: str, form: str, output: Path | None) -> None:
 
     The model takes one tensor and returns one, with examples along the first axis; the exported one
     takes any number of them. What such a tensor looks like the model says by a method
-    ``example_input(batch_size)`` that returns one, or, for square RGB images, by an attribute
-    ``image_size``.
+    ``example_input(batch_size)`` that returns one.
 
     Raises:
         UserError: there is no such form, the model cannot be exported, or a package is missing.
@@ -65,8 +64,6 @@ def _example(model: nn.Module, batch_size: int) -> Tensor:
         batch = make(batch_size)
         assert isinstance(batch, Tensor)
         return batch
-    if size := getattr(model, "image_size", None):
-        return torch.randn(batch_size, 3, size, size)
     raise UserError(
         f"{type(model).__name__} does not say what it takes: give it a method "
         "example_input(batch_size) that returns a tensor for forward()"

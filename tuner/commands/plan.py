@@ -27,7 +27,7 @@ def plan(
     if seconds_per_epoch is not None and not 0 < seconds_per_epoch < math.inf:
         raise UserError(f"--seconds-per-epoch is {seconds_per_epoch:g}: it must be above 0")
     experiment, folder = read_experiment(file, data, overrides)
-    _, space = validate(experiment, folder)
+    trainable, space = validate(experiment, folder)
     trials = experiment.search.num_trials
     if experiment.search.algorithm == "grid":
         trials = grid_size(space)
@@ -35,14 +35,15 @@ def plan(
         print("timing two epochs of the default configuration ...", flush=True)
         costs = probe(experiment, address, folder)
     else:
-        costs = Costs(find_slots(experiment, address), seconds_per_epoch)
-    _print_plan(experiment, trials, costs)
+        costs = Costs(find_slots(experiment, trainable, address), seconds_per_epoch)
+    _print_plan(experiment, trainable.bundles(experiment.resources), trials, costs)
 
 
-def _print_plan(experiment: Experiment, trials: int, costs: Costs) -> None:
-    search, resources = experiment.search, experiment.resources
-    bundles = resources.bundles()
-    kind = "GPU" if resources.gpus_per_trial else "CPU"
+def _print_plan(
+    experiment: Experiment, bundles: list[dict[str, float]], trials: int, costs: Costs
+) -> None:
+    search = experiment.search
+    kind = "GPU" if experiment.resources.gpus_per_trial else "CPU"
     devices = sum(bundle[kind] for bundle in bundles)
     print(
         f"{experiment.name}: {search.algorithm}, {trials} trials of up to {search.max_epochs} "

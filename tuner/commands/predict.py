@@ -1,15 +1,18 @@
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from tuner.errors import UserError
 from tuner.results import load_model
 
 
-def predict(best: str, images: Sequence[Path]) -> None:
-    """Print path, label and probability of each image, a line each, with tabs in between.
+def predict(best: str, words: Sequence[str]) -> None:
+    """Print input, label and probability of each input, a line each, with tabs in between.
+
+    What ``words`` of the command line stand for the model says by a method ``inputs(words)`` that
+    returns what its ``predict`` takes; without one, they are taken as they are.
 
     Raises:
-        UserError: the model does not classify images, or a file is no image.
+        UserError: the model does not classify, or cannot take one of them.
 
     """
     model = load_model(best)
@@ -19,8 +22,9 @@ def predict(best: str, images: Sequence[Path]) -> None:
             "through tuner.load_model"
         )
     try:
-        predictions = model.predict(images)
+        predictions = model.predict(model.inputs(words) if hasattr(model, "inputs") else words)
     except ValueError as error:
         raise UserError(str(error)) from error
     for prediction in predictions:
-        print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}")
+        line = re.sub(r"[\t\r\n]", " ", prediction.input)
+        print(f"{line}\t{prediction.label}\t{prediction.probability:.4f}")

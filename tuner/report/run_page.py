@@ -201,7 +201,7 @@ def _how_to_go_on(record: Record) -> str:
     if record.history.state in (State.INTERRUPTED, State.ENDED_EARLY):
         lines.insert(0, ["resume", str(folder)])
     if (folder / "best" / "labels.json").exists():
-        lines.append(["predict", str(folder), "IMAGE"])
+        lines.append(["predict", str(folder), "INPUT"])
     if (folder / "best").exists():
         lines.append(["best", str(folder)])
     return commands(["python", "-m", "tuner", *line] for line in lines)

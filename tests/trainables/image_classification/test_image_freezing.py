@@ -8,10 +8,9 @@ from trainables.image_classification.freezing import (
     freeze,
     frozen_at,
     stages,
-    train_mode,
-    trained_names,
     units,
 )
+from trainables.network import train_mode, trained_names
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
 

@@ -17,11 +17,12 @@ from tensorboard.util import tensor_util
 from tensorboardX.summary import compute_curve
 from torch import nn
 
+from trainables import showing
+from trainables.drawing import class_colors
 from trainables.event_log import EventLog
-from trainables.image_classification import ImageClassification, showing
+from trainables.image_classification import ImageClassification, pictures
 from trainables.image_classification.config import Settings
-from trainables.image_classification.pictures import class_colors
-from trainables.image_classification.showing import Predictions, Watch, project
+from trainables.showing import Predictions, Watch, project
 from trainables.task import Context
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
@@ -275,7 +276,7 @@ def test_the_picture_begins_with_a_mistake_where_there_is_one(
         drawn.append((images, predicted, true))
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr(showing.pictures, "draw_predictions", draw)
+    monkeypatch.setattr(pictures, "draw_predictions", draw)
     task.context.event_log = EventLog(tmp_path)
     with torch.no_grad():
         task.optimization._average["head.bias"][1] += 100  # all are taken for the second class

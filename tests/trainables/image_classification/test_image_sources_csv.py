@@ -89,7 +89,7 @@ def test_another_label_or_split_needs_no_image_decoded_again(images: Path):
         (["path,label,Split", "0/0.png,a,val"], "whose first line is 'path,label,Split': it must"),
         (["path,label,label", "0/0.png,a,a"], "whose first line is 'path,label,label': it must"),
         ([""], "whose first line is '': it must name"),
-        (["path,label"], "lists no images: add"),
+        (["path,label"], "lists no examples: add"),
         (["path,label", "0/0.png,a", "", "0/1.png"], "line 4 has not as many fields"),
         (["path,label", "0/0.png,a,b"], "line 2 has not as many fields"),
         (["path,label", "0/0.png,"], "line 2 has no path or no label"),
@@ -129,5 +129,5 @@ def test_a_list_that_is_not_there_is_refused(tmp_path: Path):
 def test_what_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "list.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
 
-    with pytest.raises(ValueError, match=r"is no \.csv file \(.*: give one in UTF-8"):
+    with pytest.raises(ValueError, match=r"is no \.csv file \(line 2: .*: give one in UTF-8"):
         open_source(str(tmp_path / "list.csv"))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.image_classification import backbones
-from trainables.image_classification.freezing import freeze, stages, train_mode
+from trainables.image_classification.freezing import freeze, stages
 from trainables.image_classification.splitting import Split, split
+from trainables.network import train_mode
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
 

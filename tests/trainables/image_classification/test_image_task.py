@@ -15,7 +15,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from trainables.event_log import EventLog
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
-from trainables.image_classification.optimization import schedule
+from trainables.optimization import schedule
 from trainables.task import Context
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine

@@ -35,7 +35,7 @@ def test_the_best_trial_is_printed_with_metrics_hyperparameters_and_how_to_predi
         f"x                {best.config['x']}",
         "",
         "model: flowers/best",
-        "use it: python -m tuner predict flowers/best IMAGE...",
+        "use it: python -m tuner predict flowers/best INPUT...",
     ]
 
 

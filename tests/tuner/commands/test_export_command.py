@@ -33,12 +33,13 @@ class Plain(nn.Module):
         return torch.randn(batch_size, 5)
 
 class Image(nn.Module):
-    image_size = 12
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveMaxPool2d(1))
     def forward(self, images):
         return self.layers(images).flatten(1)
+    def example_input(self, batch_size):
+        return torch.randn(batch_size, 3, 12, 12)
 
 class Silent(Plain):
     example_input = None

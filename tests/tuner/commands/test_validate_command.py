@@ -27,8 +27,8 @@ def test_data_may_be_a_list_or_have_a_name(tuner: CommandLine) -> None:
     done = tuner("validate", "--data", "all.csv")
     assert done.returncode == 1
     assert "all.csv" in done.stderr
-    assert "which lists no images" in done.stderr or "no images" in done.stderr
+    assert "which lists no examples" in done.stderr
     done = tuner("validate", "--data", "digits")
     assert (done.returncode, done.stdout) == (0, "digits: valid\n"), done.stderr
     done = tuner("validate", "--data", "nowhere")
-    assert done.stderr.startswith("error: --data is 'nowhere': there is no such folder or file")
+    assert done.stderr.startswith("error: settings: data is 'nowhere', but ")

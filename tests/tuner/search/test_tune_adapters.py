@@ -332,7 +332,7 @@ def test_what_a_rank_adds_to_a_tasks_own_metrics_is_told_from_them(
     monkeypatch.setattr(toy_task.Toy, "evaluate", evaluate)
     monkeypatch.setattr(toy_task.Toy, "logs", ("weights",), raising=False)
     monkeypatch.setattr(gpu_monitor, "summarize", lambda _: {"use_percent_mean": 50.0})
-    rank = Rank(0, 1, gpu=False, threads=1)
+    rank = Rank(0, 1, gpus=0, threads=1)
     rank.build(TrialSpec("toy_task:Toy", {}, 0, 1, str(tmp_path), log_dir=str(tmp_path)), None, 0)
     metrics = _metrics({**rank.run_epoch(0), "time_this_iter_s": 1.0})
     rank.close()

@@ -8,10 +8,10 @@ import numpy as np
 from trainables.image_classification.sources.csv_file import open_csv
 from trainables.image_classification.sources.digits import DIGITS, open_digits
 from trainables.image_classification.sources.folder import open_folder
-from trainables.image_classification.sources.source import Source, some
+from trainables.image_classification.sources.source import Source
 from trainables.image_classification.sources.torchvision_set import PREFIX, open_torchvision
 
-__all__ = ["Source", "open_source", "some"]
+__all__ = ["Source", "open_source"]
 
 
 @lru_cache(maxsize=4)

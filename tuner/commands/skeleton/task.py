@@ -29,7 +29,7 @@ class Digits(Task):
         self.net = nn.Sequential(
             nn.Linear(64, config["hidden"]), nn.ReLU(), nn.Linear(config["hidden"], 10)
         )
-        self.model = context.parallel(self.net)  # on its device, and in DDP where ranks are many
+        self.model = context.parallel(self.net)  # on its device, with gradients of all ranks
         options = {"momentum": config["momentum"]} if config["optimizer"] == "SGD" else {}
         self.optimizer = getattr(torch.optim, config["optimizer"])(
             self.net.parameters(), lr=config["learning_rate"], **options

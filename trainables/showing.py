@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from tensorboardX.proto.event_pb2 import Event
 from torch import Tensor, nn
 
-from trainables.image_classification import pictures
-from trainables.image_classification.metrics import Tally
+from trainables import drawing
+from trainables.metrics import Tally
+from trainables.parallelism import local
 
 VALUES = 1_000
 """At most so many of a tensor's values go into its histogram, evenly spread over it."""
 BINS = 64
-IMAGES = 24
 POINTS = 1_000
-"""At most so many images are in the projection, evenly spread over those that the rank sees."""
+"""At most so many examples are in the projection, evenly spread over those that the rank sees."""
 CLASSES_DRAWN = 50
 """Of more classes no confusion matrix is drawn: it could not be read."""
 
@@ -32,7 +32,7 @@ _GRAPHS_KEPT = 8
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of n images, each (n,): the most probable class, its probability, and the class it is."""
+    """Of n examples, each (n,): the most probable class, its probability, and the class it is."""
 
     predicted: Tensor
     confidence: Tensor
@@ -48,7 +48,7 @@ class Predictions:
         return worth.argsort(descending=True)[:count]
 
     def at(self, positions: Tensor) -> "Predictions":
-        """Those of some images."""
+        """Those of some examples."""
         return Predictions(
             self.predicted[positions], self.confidence[positions], self.true[positions]
         )
@@ -62,7 +62,7 @@ class Watch:
 
     def __init__(self, head: nn.Module) -> None:
         self.every = 1
-        """From the first image on, of every how manieth the features are kept."""
+        """From the first example on, of every how manieth the features are kept."""
         self._position: int | None = None
         """Of the next image in the evaluation; None: its features are not wanted."""
         self.forget()
@@ -77,9 +77,9 @@ class Watch:
         self.features: list[Tensor] = []
         """What goes into the head (n, F)."""
 
-    def start(self, images: int) -> None:
-        """Keep features of the images that follow, so many."""
-        self.every, self._position = math.ceil(images / POINTS), 0
+    def start(self, examples: int) -> None:
+        """Keep features of the examples that follow, so many."""
+        self.every, self._position = math.ceil(examples / POINTS), 0
 
     def stop(self) -> None:
         """Keep no more of them."""
@@ -92,7 +92,7 @@ class Watch:
         self.confidence.append(confidence)
 
     def predictions(self, true: Tensor) -> Predictions:
-        """What was kept, beside the images' own classes."""
+        """What was kept, beside the examples' own classes."""
         return Predictions(torch.cat(self.predicted).cpu(), torch.cat(self.confidence).cpu(), true)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -107,9 +107,14 @@ class Watch:
 def write_histograms(
     writer: Any, parameters: Mapping[str, nn.Parameter], step: int, values: int = VALUES
 ) -> None:
-    """Histograms of the weights and of their gradients, by the parameters' names."""
-    tensors = {f"weights/{name}": p.detach() for name, p in parameters.items()}
-    tensors |= {f"gradients/{name}": p.grad for name, p in parameters.items() if p.grad is not None}
+    """Histograms of the weights and of their gradients, by the parameters' names.
+
+    Of divided ones, of what is here.
+    """
+    tensors = {f"weights/{name}": local(p.detach()) for name, p in parameters.items()}
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    tensors |= {f"gradients/{name}": local(grad) for name, grad in gradients.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
     some = [_spread(tensor.flatten(), values).float() for tensor in tensors.values()]
     sizes = [len(own) for own in some]
     every = torch.cat(some).cpu().split_with_sizes(sizes)  # a GPU is asked once
@@ -158,22 +163,10 @@ def trace(model: nn.Module, example: Tensor) -> bytes:
     return serialised
 
 
-def write_predictions(
-    writer: Any, images: Tensor, predictions: Predictions, labels: Sequence[str], step: int
-) -> None:
-    """A picture of (n, 3, S, S) uint8 images, with the classes they were taken for and are."""
-    taken_for, truth = (
-        [labels[i] for i in classes.tolist()]
-        for classes in (predictions.predicted, predictions.true)
-    )
-    sheet = pictures.draw_predictions(images, taken_for, truth, predictions.confidence.tolist())
-    writer.add_image("predictions", pictures.as_array(sheet), step, dataformats="HWC")
-
-
 def write_confusion(writer: Any, counts: Tensor, labels: Sequence[str], step: int) -> None:
     """A picture of (true, predicted) counts."""
-    sheet = pictures.draw_confusion(counts, labels)
-    writer.add_image("confusion_matrix", pictures.as_array(sheet), step, dataformats="HWC")
+    sheet = drawing.draw_confusion(counts, labels)
+    writer.add_image("confusion_matrix", drawing.as_array(sheet), step, dataformats="HWC")
 
 
 def write_pr_curves(writer: Any, tally: Tally, labels: Sequence[str], step: int) -> None:
@@ -187,23 +180,23 @@ def write_pr_curves(writer: Any, tally: Tally, labels: Sequence[str], step: int)
 def write_projection(
     writer: Any, features: Tensor, true: Tensor, labels: Sequence[str], step: int
 ) -> None:
-    """A cloud of points in three dimensions, one an image, colored by class; and its legend.
+    """A cloud of points in three dimensions, one an example, colored by class; and its legend.
 
     Args:
         writer: a SummaryWriter.
-        features: (n, F) of the images.
+        features: (n, F) of the examples.
         true: (n,) classes.
         labels: the classes' names.
         step: the epoch.
 
     """
     points = project(features.float().cpu().numpy())
-    palette = pictures.class_colors(len(labels))
+    palette = drawing.class_colors(len(labels))
     colors = np.array([palette[i] for i in true.tolist()], np.uint8)
     look = {"material": {"cls": "PointsMaterial", "size": 0.03}}
     writer.add_mesh("projection", points[None], colors[None], config_dict=look, global_step=step)
     if len(labels) <= CLASSES_DRAWN:
-        legend = pictures.as_array(pictures.draw_legend(labels, palette))
+        legend = drawing.as_array(drawing.draw_legend(labels, palette))
         writer.add_image("projection_legend", legend, step, dataformats="HWC")
 
 

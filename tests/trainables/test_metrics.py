@@ -4,7 +4,7 @@ from sklearn import metrics as sklearn
 from tensorboardX.summary import compute_curve
 from torch.nn import functional
 
-from trainables.image_classification.metrics import (
+from trainables.metrics import (
     CLASSES_CONFUSED,
     CLASSES_NAMED,
     THRESHOLDS,

@@ -37,7 +37,7 @@ class Tally:
         self._counts = torch.zeros(shape, dtype=torch.int64, device=device)
         curves = num_classes if num_classes <= CLASSES_NAMED else 0
         self._binned = torch.zeros((2, curves, THRESHOLDS), dtype=torch.int64, device=device)
-        """Probabilities of each class, of images of others and of its own."""
+        """Probabilities of each class, of examples of others and of its own."""
         self._sums = torch.zeros(2, device=device)  # read once, at the end: a GPU need not wait
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
@@ -79,7 +79,7 @@ class Tally:
             labelled, predicted, right = self._counts
         loss, in_top = self._sums.tolist()
         count = int(labelled.sum())
-        recalls = right.double() / labelled  # NaN where a class has no images
+        recalls = right.double() / labelled  # NaN where a class has no examples
         occurring = recalls[~recalls.isnan()]
         found: dict[str, Any] = {
             "loss": loss / count,
@@ -128,7 +128,7 @@ def _count(indices: Tensor, shape: torch.Size) -> Tensor:
 def macro_f1(labelled: Tensor, predicted: Tensor, right: Tensor) -> float:
     """The mean F1 over the classes that occur, as a label or as a prediction.
 
-    Of each class, (classes,): its images, what was taken for it, and what was so rightly.
+    Of each class, (classes,): its examples, what was taken for it, and what was so rightly.
     """
     occurring = labelled + predicted
     scores = 2 * right / occurring

@@ -5,19 +5,25 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.image_classification.backbones import Classifier
-from trainables.image_classification.config import Settings
-from trainables.image_classification.optimization import Optimization, schedule
+from trainables.network import Classifier
+from trainables.optimization import Optimization, OptimizationSettings, Part, schedule
 
 CPU = torch.device("cpu")
 
 
-def make(**more: Any) -> tuple[Classifier, Optimization]:
+def make(scale: float = 1.0, **more: Any) -> tuple[Classifier, Optimization]:
     torch.manual_seed(0)
     model = Classifier(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), nn.Linear(8, 3))
-    optimization = Optimization(Settings(data="digits", **more), CPU, total=100, warmup=0)
-    optimization.rearrange(model, set(model.state_dict()))
+    optimization = Optimization(OptimizationSettings(**more), CPU, total=100, warmup=0)
+    optimization.rearrange(model, set(model.state_dict()), parts(model, scale))
     return model, optimization
+
+
+def parts(model: Classifier, scale: float = 1.0) -> dict[str, Part]:
+    return {
+        "backbone_learning_rate": Part(model.features, scale),
+        "learning_rate": Part(model.head),
+    }
 
 
 def step(model: Classifier, optimization: Optimization, parts: int = 1, seed: int = 0) -> None:
@@ -133,11 +139,11 @@ def test_a_state_goes_on_exactly(more: dict[str, Any]) -> None:
 def test_what_is_trained_later_joins_and_the_rest_keeps_its_state() -> None:
     model, optimization = make()
     model.features.requires_grad_(False)
-    optimization.rearrange(model, {"head.weight", "head.bias"})
+    optimization.rearrange(model, {"head.weight", "head.bias"}, parts(model))
     step(model, optimization)
     before = optimization.state_dict()["optimizer"]
     model.features.requires_grad_(True)
-    optimization.rearrange(model, set(model.state_dict()))
+    optimization.rearrange(model, set(model.state_dict()), parts(model))
 
     after = optimization.state_dict()["optimizer"]
     assert before.keys() == after.keys() == {"head.weight", "head.bias"}
@@ -147,7 +153,7 @@ def test_what_is_trained_later_joins_and_the_rest_keeps_its_state() -> None:
 
 
 def test_learning_rates_differ_between_backbone_and_head() -> None:
-    model, optimization = make(backbone_lr_scale=0.1, learning_rate=0.01)
+    model, optimization = make(scale=0.1, learning_rate=0.01)
     step(model, optimization)
     backbone, head = optimization._optimizer.param_groups
     assert (backbone["lr"], head["lr"]) == pytest.approx((0.001, 0.01))
