@@ -32,7 +32,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.turnover import describe_machine
+from tests.benchmarks.harness import BenchmarkError, describe_machine, environment
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import load_data
 from tuner.history import read_history
@@ -44,10 +44,6 @@ LOADING_EPOCHS, LOADING_BATCH = 5, 32
 CLASSES = 10
 _SIZES = ((500, 375), (375, 500), (500, 500), (500, 333))
 """Width and height of the JPEGs, in turn."""
-
-
-class BenchmarkError(RuntimeError):
-    """A side could not be measured."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def run_search(trials: int, epochs: int, ranks: int, *, cache_features: bool) ->
         begin = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "tuner", "run", file],
-            check=False, cwd=folder, env=_environment(folder),
+            check=False, cwd=folder, env=environment(folder),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         wall = time.monotonic() - begin
@@ -134,17 +130,6 @@ def make_experiment(
         "storage": str(folder / "runs"),
         "cache": {"dir": str(folder / "cache")},
     }
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """A cluster of its own, with its files in ``folder``."""
-    kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    own = {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(folder / "ray"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    return {**kept, **own}
 
 
 def differences(these: list[Trial], those: list[Trial], epoch: int) -> dict[str, Any]:

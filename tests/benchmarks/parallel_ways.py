@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.turnover import describe_machine
+from tests.benchmarks.harness import describe_machine
 from trainables import Context
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings

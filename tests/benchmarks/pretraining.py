@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.turnover import describe_machine
+from tests.benchmarks.harness import describe_machine
 from trainables import Context
 from trainables.image_classification.config import Settings
 from trainables.image_classification.task import ImageClassification

@@ -7,11 +7,11 @@ from PIL import Image
 
 from tests.benchmarks.feature_cache import (
     LOADING_EPOCHS,
-    BenchmarkError,
     differences,
     load,
     write_images,
 )
+from tests.benchmarks.harness import BenchmarkError
 from tuner.search.trial import Trial
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.benchmarks import parallel_ways
-from tests.benchmarks.turnover import describe_machine
+from tests.benchmarks.harness import describe_machine
 from trainables import Context
 from trainables.image_classification.backbones import normalisation
 from trainables.image_classification.config import Settings

@@ -1,40 +1,60 @@
-"""What each extra trial costs: ours beside the recipe that Ray documents for Tune over Ray Train.
+"""What each extra trial costs, and each pause and resume: ours beside four peers.
 
-Run from the repository's root: ``python -m tests.benchmarks.turnover``. Both sides train the same
-linear layer for 3 epochs on 2 gloo ranks, one trial at a time, each search in a process and on a
-local Ray cluster of its own. An extra trial is measured twice: by the wall time of a search of N
-trials against a search of one, and within the search of N, from the last result of its first trial
-to that of its last. The first is the coarser: two starts of a cluster differ by seconds, so take
-more trials, or a quiet machine. The recipe goes first, so that cold file caches do not help ours.
+Run from the repository's root: ``python -m tests.benchmarks.turnover``. All sides train the same
+linear layer for 3 epochs, one trial at a time, each search in a process (and, with Ray, on a local
+cluster) of its own. Two of the peers do so in one process, as their documentation has it; the
+others on 2 gloo ranks. An extra trial is measured twice: by the wall time of a search of N trials
+against a search of one, and within the search of N, from the last result of its first trial to that
+of its last. The first is the coarser: two starts of a cluster differ by seconds, so take more
+trials, or a quiet machine. A pause and resume is the time between two results of which the second
+is of a trial that was paused, the epoch, which takes next to none, included. The peers go first, so
+that cold file caches do not help ours.
 """
 
 import argparse
-import json
-import os
-import platform
-import signal
-import subprocess
-import sys
-import tempfile
-import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
+from itertools import pairwise
+from statistics import mean
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
-ROOT = Path(__file__).parents[2]
-TUNER, RECIPE = "tuner", "recipe"
+from tests.benchmarks.harness import (
+    BenchmarkError,
+    describe_machine,
+    finish,
+    make_parser,
+    run_side,
+    show_table,
+    show_target,
+)
+
+EPOCHS, PAUSING = 3, "pausing"  # as in turnover_toy, which imports torch
 MOST_SECONDS, LEAST_RATIO = 0.5, 50.0
 """The targets: ours at most so many seconds an extra trial, and at most 1/50 of the recipe's."""
-LIMIT_SECONDS = 1800
-"""A search that takes longer hangs."""
 MEASURES = {"extra_by_wall": "by wall time", "extra_within_run": "within one run"}
 
+Result = tuple[float, str | int, int]
+"""When it came, in seconds since the epoch, of which trial, and after how many epochs."""
 
-class BenchmarkError(RuntimeError):
-    """A side could not be measured."""
+
+class Side(NamedTuple):
+    """Who is measured."""
+
+    title: str
+    ranks: int
+    pauses: bool = True
+
+
+OURS, RECIPE = "tuner", "recipe"
+SIDES = {
+    RECIPE: Side("Ray Tune + Ray Train", 2, pauses=False),
+    "class": Side("Ray Tune, class trainable", 1),
+    "syne": Side("Syne Tune, local backend", 1),
+    "optuna": Side("Optuna + torchrun", 2, pauses=False),
+    OURS: Side("tuner", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -48,190 +68,146 @@ class Cost:
     """The search of all trials, likewise."""
     extra_by_wall: float
     extra_within_run: float
+    pause_and_resume: float | None = None
+    """The mean; None: the side has none."""
 
 
-def measure(side: str, trials: int, console: Console) -> Cost:
-    """Run a side twice: with one trial, and with ``trials``."""
-    first, _ = run_search(side, 1, console)
-    wall, ends = run_search(side, trials, console)
+def measure(name: str, trials: int, console: Console) -> Cost:
+    """Run a side with one trial, with ``trials``, and where it can be with pauses."""
+    module = f"turnover_{name}"
+    console.print(f"{SIDES[name].title}: 1 and {trials} trials ...", style="dim")
+    first = run_side(module, 1, "plain").seconds
+    wall, told = run_side(module, trials, "plain")
+    ends = read_ends(map(tuple, told), trials)
+    paused = None
+    if SIDES[name].pauses:
+        results = sorted(map(tuple, run_side(module, max(trials, 3), PAUSING).told))
+        paused = round(mean(switches(results)), 4)
     return Cost(
         trials=trials,
         first_trial=round(first, 3),
         all_trials=round(wall, 3),
         extra_by_wall=round((wall - first) / (trials - 1), 4),
         extra_within_run=round((ends[-1] - ends[0]) / (trials - 1), 4),
+        pause_and_resume=paused,
     )
 
 
-def run_search(side: str, trials: int, console: Console) -> tuple[float, list[float]]:
-    """One search in a process of its own: its wall seconds, and when each trial ended.
+def read_ends(results: Iterable[Result], trials: int) -> list[float]:
+    """When the last result of each trial came.
 
     Raises:
-        BenchmarkError: it failed, or hangs.
+        BenchmarkError: not all trials trained all their epochs.
 
     """
-    # sockets have short paths, so not below a long TMPDIR
-    with tempfile.TemporaryDirectory(
-        prefix="turnover-", dir="/tmp", ignore_cleanup_errors=True
-    ) as name:
-        folder = Path(name)
-        console.print(f"{side}: {_count(trials)} ...", style="dim")
-        begin = time.monotonic()
-        _run_module(side, trials, folder)
-        wall = time.monotonic() - begin
-        ends: list[float] = json.loads((folder / "ends.json").read_text())
-    return wall, ends
+    ends = sorted(at for at, _, epoch in results if epoch == EPOCHS)
+    if len(ends) != trials:
+        raise BenchmarkError(f"{len(ends)} of {trials} trials trained {EPOCHS} epochs")
+    return ends
 
 
-def _run_module(side: str, trials: int, folder: Path) -> None:
-    command = [sys.executable, "-m", f"tests.benchmarks.turnover_{side}", str(trials), str(folder)]
-    log = folder / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(folder), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            code = process.wait(LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            _end(process)
-    if code != 0:
-        how = f"took more than {LIMIT_SECONDS} s" if code is None else f"ended with code {code}"
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise BenchmarkError(
-            f"{side}: the search with {_count(trials)} {how}; its last words:\n{last}"
-        )
+def switches(results: list[Result]) -> list[float]:
+    """Seconds from a trial's result to the next one, where that is of one that was paused.
+
+    Raises:
+        BenchmarkError: none was.
+
+    """
+    found = [
+        after - before
+        for (before, left, _), (after, resumed, epoch) in pairwise(results)
+        if resumed != left and epoch > 1
+    ]
+    if not found:
+        raise BenchmarkError("no trial was resumed")
+    return found
 
 
-def _count(trials: int) -> str:
-    return f"{trials} trial{'s' * (trials != 1)}"
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """A cluster of its own, with its files in ``folder``."""
-    kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    own = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(folder / "ray"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    return {**kept, **own}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs; Ray ends its cluster with it."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def check_targets(ours: Cost, peer: Cost) -> dict[str, dict[str, bool | None]]:
+def check_targets(costs: dict[str, Cost]) -> dict[str, dict[str, bool | None]]:
     """Target -> measure -> whether it is met; None where the measure is lost in the noise."""
     targets: dict[str, dict[str, bool | None]] = {}
     for measure, label in MEASURES.items():
-        our, their = getattr(ours, measure), getattr(peer, measure)
+        our, their = (getattr(costs[side], measure) for side in (OURS, RECIPE))
         known = our > 0 and their > 0
         met = {
             f"an extra trial <= {MOST_SECONDS:g} s": our <= MOST_SECONDS,
-            f"<= 1/{LEAST_RATIO:g} of the recipe's": our * LEAST_RATIO <= their,
+            f"<= 1/{LEAST_RATIO:g} of Ray Train's": our * LEAST_RATIO <= their,
         }
         for target, is_met in met.items():
             targets.setdefault(target, {})[label] = is_met if known else None
     return targets
 
 
-def describe_machine() -> dict[str, str | int]:
-    """What the numbers hold for."""
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "ray": version("ray"),
+def show(costs: dict[str, Cost], console: Console) -> None:
+    """The table, and which targets are met."""
+    headings = (
+        "", "ranks", "trials", "first trial", *(f"extra, {label}" for label in MEASURES.values()),
+        "pause and resume",
+    )  # fmt: skip
+    rows = {
+        SIDES[name].title: (
+            SIDES[name].ranks, cost.trials, cost.first_trial,
+            *(getattr(cost, measure) for measure in MEASURES), cost.pause_and_resume,
+        )
+        for name, cost in costs.items()
+    }  # fmt: skip
+    show_table(console, "wall seconds, 3 epochs of a linear layer", headings, rows)
+    if any(getattr(cost, measure) <= 0 for cost in costs.values() for measure in MEASURES):
+        console.print("below 0: less than what two starts differ by")
+    for target, by_measure in check_targets(costs).items():
+        for label, met in by_measure.items():
+            show_target(console, f"{target}, {label}", met)
+
+
+def gaps(costs: dict[str, Cost]) -> list[str]:
+    """Where a peer is ahead, and by how much."""
+    measures = {
+        "first_trial": "the first trial, with the start",
+        "extra_within_run": "an extra trial",
+        "pause_and_resume": "a pause and resume",
     }
+    ours = costs[OURS]
+    return [
+        f"{SIDES[name].title}: {label} takes {theirs:.3g} s, ours {getattr(ours, measure):.3g} s"
+        for measure, label in measures.items()
+        for name, cost in costs.items()
+        if (theirs := getattr(cost, measure)) is not None and theirs < getattr(ours, measure)
+    ]
 
 
-def ratio(ours: float, theirs: float) -> float | None:
-    """How many times more the recipe's is; None where ours is lost in the noise."""
-    return round(theirs / ours, 1) if ours > 0 else None
+def main() -> None:
+    """Measure all sides and show them.
 
+    Raises:
+        SystemExit: a side failed, or Ctrl-C.
 
-def show(ours: Cost, peer: Cost, console: Console) -> None:
-    """The table, the machine, and which targets are met."""
-    table = Table(title="wall seconds, 2 gloo ranks, 3 epochs of a linear layer")
-    if min(ours.extra_by_wall, peer.extra_by_wall) <= 0:
-        table.caption = "below 0: less than what two starts of a cluster differ by"
-    sides = [f"{side}, {_count(cost.trials)}" for side, cost in ((TUNER, ours), (RECIPE, peer))]
-    for heading in ("", *sides, "ratio"):
-        table.add_column(heading, justify="right" if heading else "left")
-    rows = {"first_trial": "first trial, with the start"}
-    rows |= {measure: f"extra trial, {label}" for measure, label in MEASURES.items()}
-    for field, label in rows.items():
-        our, their = getattr(ours, field), getattr(peer, field)
-        times = ratio(our, their)
-        table.add_row(label, f"{our:.3f}", f"{their:.3f}", f"{times:,.1f}" if times else "-")
-    console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
-    words = {True: "met", False: "NOT met", None: "lost in the noise"}
-    for target, by_measure in check_targets(ours, peer).items():
-        verdicts = ", ".join(f"{words[met]} {label}" for label, met in by_measure.items())
-        console.print(f"target {target}: {verdicts}")
-
-
-def write_json(path: Path, ours: Cost, peer: Cost) -> None:
-    """The same for machines."""
-    fields = ("first_trial", *MEASURES)
-    record = {
-        "machine": describe_machine(),
-        TUNER: asdict(ours),
-        RECIPE: asdict(peer),
-        "ratio": {field: ratio(getattr(ours, field), getattr(peer, field)) for field in fields},
-        "targets": check_targets(ours, peer),
-    }
-    path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """
+    parser = make_parser(__doc__)
     parser.add_argument("--trials", type=_at_least_two, default=20, help="of ours (default: 20)")
-    parser.add_argument("--peer-trials", type=_at_least_two, default=3, help="of the recipe's (3)")
-    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
-    return parser.parse_args()
+    parser.add_argument("--peer-trials", type=_at_least_two, default=3, help="of each peer's (3)")
+    arguments = parser.parse_args()
+    console = Console(highlight=False)
+    counts = dict.fromkeys(SIDES, arguments.peer_trials) | {OURS: arguments.trials}
+    try:
+        costs = {name: measure(name, trials, console) for name, trials in counts.items()}
+    except BenchmarkError as error:
+        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None
+    show(costs, console)
+    record: dict[str, Any] = {
+        "machine": describe_machine("syne-tune", "optuna"),
+        "sides": {name: {"title": SIDES[name].title, **asdict(of)} for name, of in costs.items()},
+        "targets": check_targets(costs),
+        "gaps": gaps(costs),
+    }
+    finish(console, record, arguments.json)
 
 
 def _at_least_two(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of trials from 2 up")
     return int(text)
-
-
-def main() -> None:
-    """Measure both sides and show them.
-
-    Raises:
-        SystemExit: a side failed, or Ctrl-C.
-
-    """
-    arguments = parse_arguments()
-    console = Console(highlight=False)
-    try:
-        peer = measure(RECIPE, arguments.peer_trials, console)
-        ours = measure(TUNER, arguments.trials, console)
-    except BenchmarkError as error:
-        raise SystemExit(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted") from None
-    show(ours, peer, console)
-    if arguments.json:
-        write_json(arguments.json, ours, peer)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""The peer in the turnover benchmark: the recipe that Ray documents for Tune over Ray Train V2.
+"""A peer in the turnover benchmark: the recipe that Ray documents for Tune over Ray Train V2.
 
-``python -m tests.benchmarks.turnover_recipe TRIALS FOLDER`` writes ``FOLDER/ends.json``: when each
-trial's last result came, in seconds since the epoch. The recipe is that of
+``python -m tests.benchmarks.turnover_recipe TRIALS plain FOLDER`` tells of every result when it
+came, of which trial and epoch. The recipe is that of
 docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html: a driver function given to
 ``tune.Tuner`` launches a ``TorchTrainer``, whose ``TuneReportCallback`` passes the results on.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import torch
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tests.benchmarks.harness import tell
 from tests.benchmarks.turnover_toy import (
     EPOCHS,
     LOWER,
@@ -67,11 +67,11 @@ def drive(config: dict[str, Any]) -> None:
     ).fit()
 
 
-class Ends(tune.Callback):  # type: ignore[misc]
-    """Notes when each trial's last result came."""
+class Results(tune.Callback):  # type: ignore[misc]
+    """Notes when each result came."""
 
     def __init__(self) -> None:
-        self.times: dict[str, float] = {}
+        self.found: list[tuple[float, str, int]] = []
 
     def on_trial_result(
         self,
@@ -81,44 +81,37 @@ class Ends(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """Note the time of the last epoch's."""
+        """Note the time; the last result of a trial comes twice."""
         del iteration, trials, info
-        if result.get("epoch") == EPOCHS:
-            self.times.setdefault(trial.trial_id, time.time())
+        if (trial.trial_id, result["epoch"]) not in [found[1:] for found in self.found]:
+            self.found.append((time.time(), trial.trial_id, result["epoch"]))
 
 
-def search(trials: int, folder: Path) -> list[float]:
-    """Run the trials, one at a time; returns when the last result of each came.
-
-    Raises:
-        RuntimeError: a trial did not train all its epochs.
-
-    """
-    storage, ends = str(folder / "results"), Ends()
+def search(trials: int, folder: Path) -> list[tuple[float, str, int]]:
+    """Run the trials, one at a time."""
+    storage, results = str(folder / "results"), Results()
     found = tune.Tuner(
         drive,
         param_space={"lr": tune.loguniform(LOWER, UPPER), "storage": storage},
         tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1),
         run_config=tune.RunConfig(
-            name="turnover", storage_path=storage, callbacks=[ends], verbose=0
+            name="turnover", storage_path=storage, callbacks=[results], verbose=0
         ),
     ).fit()
     if found.errors:
         raise found.errors[0]
-    if len(ends.times) != trials:
-        raise RuntimeError(f"{len(ends.times)} of {trials} trials trained {EPOCHS} epochs")
-    return sorted(ends.times.values())
+    return results.found
 
 
 def main() -> None:
     """Run one search on a cluster of its own: the driver function takes a logical CPU too."""
-    trials, folder = int(sys.argv[1]), Path(sys.argv[2])
+    trials, folder = int(sys.argv[1]), Path(sys.argv[3])
     ray.init(address="local", num_cpus=max(RANKS + 1, os.cpu_count() or 1))
     try:
-        ends = search(trials, folder)
+        results = search(trials, folder)
     finally:
         ray.shutdown()
-    (folder / "ends.json").write_text(json.dumps(ends))
+    tell(folder, results)
 
 
 if __name__ == "__main__":

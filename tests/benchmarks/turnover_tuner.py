@@ -1,17 +1,19 @@
-"""Our side of the turnover benchmark: ``python -m tests.benchmarks.turnover_tuner TRIALS FOLDER``.
+"""Our side of the turnover benchmark.
 
-It writes ``FOLDER/ends.json``: when each trial's last result came, in seconds since the epoch.
+``python -m tests.benchmarks.turnover_tuner TRIALS plain|pausing FOLDER`` tells of every result when
+it came, of which trial and epoch.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.harness import read_events, tell
 from tests.benchmarks.turnover_toy import (
     EPOCHS,
     LOWER,
+    PAUSING,
     RANKS,
     UPPER,
     evaluate,
@@ -44,8 +46,8 @@ class Linear(Task):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def make_experiment(trials: int, folder: Path) -> Experiment:
-    """Random search over the learning rate, one trial at a time."""
+def make_experiment(trials: int, folder: Path, *, pausing: bool) -> Experiment:
+    """Random search, one trial at a time; asha, which pauses and resumes, where that is wanted."""
     values = {
         "name": "turnover",
         "trainable": "tests.benchmarks.turnover_tuner:Linear",
@@ -55,7 +57,7 @@ def make_experiment(trials: int, folder: Path) -> Experiment:
             }
         },
         "search": {
-            "algorithm": "random",
+            "algorithm": "asha" if pausing else "random",
             "metric": "loss",
             "mode": "min",
             "num_trials": trials,
@@ -68,31 +70,13 @@ def make_experiment(trials: int, folder: Path) -> Experiment:
     return Experiment.model_validate(values)
 
 
-def read_ends(journal: Path, trials: int) -> list[float]:
-    """When each trial's last result came, by the journal.
-
-    Raises:
-        RuntimeError: a trial did not train all its epochs.
-
-    """
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    ends = {
-        event["trial"]: event["time"]
-        for event in events
-        if event["event"] == "result" and event["epoch"] == EPOCHS
-    }
-    if sorted(ends) != list(range(trials)):
-        raise RuntimeError(f"{journal}: trials {sorted(ends)} of {trials} trained {EPOCHS} epochs")
-    return [ends[number] for number in range(trials)]
-
-
 def main() -> None:
     """Run one experiment."""
-    trials, folder = int(sys.argv[1]), Path(sys.argv[2])
-    experiment = make_experiment(trials, folder)
+    trials, pausing, folder = int(sys.argv[1]), sys.argv[2] == PAUSING, Path(sys.argv[3])
+    experiment = make_experiment(trials, folder, pausing=pausing)
     start_run(experiment)
-    ends = read_ends(experiment.folder / "journal.jsonl", trials)
-    (folder / "ends.json").write_text(json.dumps(ends))
+    results = (e for e in read_events(experiment.folder) if e["event"] == "result")
+    tell(folder, [(e["time"], e["trial"], e["epoch"]) for e in results])
 
 
 if __name__ == "__main__":

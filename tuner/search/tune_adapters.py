@@ -555,6 +555,7 @@ class SchedulerAdapter(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """A promoted trial. Tune starts pending ones without asking."""
+        _forget_ended(getattr(tune_controller, "_tune_controller", tune_controller))
         for trial in self._bridge.unwanted():
             tune_controller.stop_trial(trial)
         self._bridge.fill_slots()
@@ -594,6 +595,22 @@ class TrialWatcher(Callback):  # type: ignore[misc]
         """Journal the checkpoint and delete those that it makes needless."""
         del iteration, trials, info
         self._bridge.saved(trial, checkpoint)
+
+
+def _forget_ended(controller: Any) -> None:
+    """Drop what Tune keeps of trials that are over: 50 KB each, and a snapshot of all at the end.
+
+    While others live, for Tune reads its snapshot where no trial is left.
+    """
+    ended = controller._stopped_trials | controller._failed_trials  # noqa: SLF001
+    if not ended or not controller._live_trials:  # noqa: SLF001
+        return
+    controller._trials[:] = [t for t in controller._trials if t not in ended]  # noqa: SLF001
+    controller._trials_to_cache -= ended  # noqa: SLF001
+    for trial in ended:
+        controller._trial_metadata.pop(trial.trial_id, None)  # noqa: SLF001
+    controller._stopped_trials.clear()  # noqa: SLF001
+    controller._failed_trials.clear()  # noqa: SLF001
 
 
 def _withdraw(tune_controller: Any, trial: TuneTrial) -> None:

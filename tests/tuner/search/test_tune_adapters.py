@@ -63,6 +63,10 @@ def test_what_the_adapters_touch_is_there() -> None:
     for name in ("_trial_to_actor", "_actor_manager", "_reuse_actors", "request_stop_experiment("):
         assert name in source
     assert {"is_actor_started", "remove_actor"} <= set(dir(RayActorManager))
+    for name in ("_trials", "_live_trials", "_stopped_trials", "_failed_trials"):
+        assert f"self.{name}: " in source
+    for name in ("_trials_to_cache: Set", "_trial_metadata[trial.trial_id]"):
+        assert f"self.{name}" in source
 
 
 def test_resources_are_equal_on_the_same_slot_only() -> None:
