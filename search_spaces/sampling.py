@@ -113,9 +113,11 @@ def grid_size(space: ConfigurationSpace) -> int:
 
 
 def _is_legal(hyperparameter: Any, value: Any) -> bool:
+    if isinstance(value, list | tuple | dict):  # ConfigSpace takes a list for one value each
+        return False
     try:
         return bool(hyperparameter.legal_value(value))
-    except TypeError:  # a list or a dict where a number or a name belongs
+    except (TypeError, OverflowError):  # another thing than a number or a name
         return False
 
 

@@ -363,7 +363,7 @@ def _sentence(fault: ErrorDetails) -> str:
         return f"{key}.type is missing: {near('', _TYPES)}"
     if kind == "union_tag_invalid":
         tag = context["tag"]
-        return f"{key}.type is {tag!r}: no such type; {near(tag, _TYPES)}"
+        return f"{key}.type is {reprlib.repr(tag)}: no such type; {near(tag, _TYPES)}"
     return f"{key} is {reprlib.repr(fault['input'])}: {_rule(kind, context, fault['msg'])}"
 
 

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +34,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ray_address() -> Iterator[str]:
     """The address of a cluster of 8 logical CPUs that ends with the session."""
+    with own_cluster() as address:
+        yield address
+
+
+@contextmanager
+def own_cluster() -> Iterator[str]:
+    """A cluster of 8 logical CPUs, for a while; its address."""
     # sockets have short paths, so not below pytest's own folders
     folder = Path("/tmp") / f"tuner-test-{os.getpid()}"  # noqa: S108
-    log = tmp_path_factory.mktemp("ray") / "head.log"
     command = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", "0",
         "--node-ip-address", "127.0.0.1", "--include-dashboard", "false",
         "--num-cpus", "8", "--temp-dir", folder, "--disable-usage-stats",
         "--object-store-memory", str(200 * 2**20),
     ]  # fmt: skip
-    with log.open("w") as output:
+    with tempfile.NamedTemporaryFile("w+", prefix="tuner-test-") as output:
         process = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=output, start_new_session=True
         )
-    try:
-        yield _wait_for_address(folder, process, log)
-    finally:
-        process.terminate()  # it drains its node, then ends what it has started
-        process.wait(60)
+        try:
+            yield _wait_for_address(folder, process, Path(output.name))
+        finally:
+            process.terminate()  # it drains its node, then ends what it has started
+            process.wait(60)
 
 
 def _wait_for_address(folder: Path, process: subprocess.Popen[bytes], log: Path) -> str:

@@ -1,14 +1,27 @@
 """Checkpoints: tensors in safetensors, the rest in a file that loads without running code."""
 
+import errno
 import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 TENSORS, REST = "tensors.safetensors", "state.pt"
+OUT_OF_REACH = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
+"""Errors that tell of the file system, and nothing of the file."""
+CHECKSUM = "crc32"
+"""Of all tensors' bytes, among the metadata of :data:`TENSORS`."""
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint that is not what was written: cut off, changed, or not all there."""
 
 
 def save_state(state: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -26,7 +39,8 @@ def save_state(state: dict[str, Any], directory: Path) -> dict[str, Any]:
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     rest = _split(state, "", tensors)
-    _replace(directory / TENSORS, lambda path: save_file(tensors, path))
+    checksum = {CHECKSUM: str(_checksum(tensors))}
+    _replace(directory / TENSORS, lambda path: save_file(tensors, path, checksum))
     _replace(directory / REST, lambda path: torch.save(rest, path))
     saved: dict[str, Any] = _join(rest, tensors)
     return saved
@@ -39,13 +53,44 @@ def load_state(directory: Path) -> dict[str, Any]:
     ``weights_only=True``.
 
     Raises:
-        FileNotFoundError: there is no complete checkpoint.
+        DamagedCheckpointError: there is no whole checkpoint.
+        OSError: it cannot be read just now.
 
     """
-    rest = torch.load(directory / REST, weights_only=True)
-    joined = _join(rest, load_file(directory / TENSORS))
-    assert isinstance(joined, dict)
+    try:
+        joined = _join(_load_rest(directory / REST), _load_tensors(directory / TENSORS))
+        assert isinstance(joined, dict)
+    except Exception as error:  # what the readers raise for a file like this has no end
+        if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise DamagedCheckpointError(
+            f"{directory} is no whole checkpoint ({type(error).__name__}: {reason})"
+        ) from error
     return joined
+
+
+def _load_rest(path: Path) -> Any:
+    with ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch itself does not look
+            raise ValueError(f"{damaged} in {path.name} has changed")
+    return torch.load(path, weights_only=True)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        written = (file.metadata() or {}).get(CHECKSUM)
+    if written is not None and int(written) != _checksum(tensors):
+        raise ValueError(f"{path.name} has changed: its checksum is another one")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    found = 0
+    for _, tensor in sorted(tensors.items()):
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
 
 
 _MARK = "\0tensor"

@@ -134,7 +134,12 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
         self._state = save_state(saved, Path(checkpoint_dir))["task"]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Read a checkpoint; the ranks take it over in the next step."""
+        """Read a checkpoint; the ranks take it over in the next step.
+
+        Raises:
+            DamagedCheckpointError: it is not whole.
+
+        """
         saved = load_state(Path(checkpoint))
         self._state, self._built = saved["task"], False
         self._iteration = saved["epoch"]

@@ -2,9 +2,16 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that names the key, the value, the rule, the remedy."""
+    """Something the user can mend: one line that names the key, the value, the rule, the remedy.
+
+    What a file has brought into it of line ends and orders to a terminal is shown, not obeyed.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.splitlines())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class InterruptedRunError(UserError):

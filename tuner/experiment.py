@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from tuner.errors import UserError
 from tuner.search import SearchSettings
 from tuner.storage import is_remote, join, local_folder
 
-Frozen = ConfigDict(extra="forbid", frozen=True)
+Frozen = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _seconds(value: Any) -> Any:
@@ -41,14 +42,18 @@ class Resources(BaseModel):
     gpus_per_trial: float = Field(
         0,
         ge=0,
+        le=10_000,
         description="N: a rank on each of N GPUs; below 1: one, on a part of a GPU; 0: CPUs",
     )
     workers_per_trial: int | None = Field(
-        None, ge=1, description="ranks of a trial when gpus_per_trial is 0 (else: one a GPU)"
+        None,
+        ge=1,
+        le=10_000,
+        description="ranks of a trial when gpus_per_trial is 0 (else: one a GPU)",
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPU cores, and torch threads, of a rank")
     max_concurrent_trials: int | None = Field(
-        None, ge=1, description="slots; null: as many as the cluster holds"
+        None, ge=1, le=100_000, description="slots; null: as many as the cluster holds"
     )
     placement: Literal["pack", "spread"] = Field(
         "pack",
@@ -280,7 +285,7 @@ def load_experiment(source: str | Path, overrides: Mapping[str, Any] | None = No
             f"experiment file {str(source)!r} cannot be read ({error.strerror}); give a path to a "
             f"YAML file, or one of: {names}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # yaml lets through what its constructors raise
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, not a mapping of keys to values")
@@ -318,7 +323,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"--set takes key=value, such as search.num_trials=8; got {text!r}")
     try:
         return key.strip(), yaml.load(value, _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except Exception as error:  # yaml lets through what its constructors raise
         raise UserError(f"--set {key}: {value!r} is not valid YAML") from error
 
 
@@ -339,7 +344,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
     message = message[0].lower() + message[1:]
     if first["type"] == "value_error" and isinstance(first["input"], dict):
         return f"{key}: {message}{more}"
-    return f"{key} is {first['input']!r}: {message}{more}"
+    return f"{key} is {reprlib.repr(first['input'])}: {message}{more}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

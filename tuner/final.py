@@ -12,7 +12,7 @@ from tuner.search.rules.run_all import RunAll
 from tuner.search.samplers.blank import BlankSampler
 from tuner.search.search import EventLog, Search
 from tuner.search.trial import Status, Trial
-from tuner.storage import Kept
+from tuner.storage import Kept, placed, uri_of
 
 FINAL = "final"
 """The fit's folder, in the run's."""
@@ -102,7 +102,8 @@ def read_final(run: Path, search: Search) -> FinalFit | None:
     events = _events(run)
     if not events:
         return None
-    return _replay(run, search, Fit(**events[0]["fit"]), MemoryJournal(events))
+    journal = MemoryJournal(placed(events, _location(run)))
+    return _replay(run, search, Fit(**events[0]["fit"]), journal)
 
 
 @contextmanager
@@ -112,6 +113,7 @@ def open_final(run: Kept, search: Search, fit: Fit) -> Iterator[FinalFit]:
     folder = run.folder / FINAL
     folder.mkdir(exist_ok=True)
     with Journal(folder / JOURNAL, run.check) as journal:
+        journal.events = placed(journal.events, _location(run.folder))
         yield _replay(run.folder, search, fit, journal)
 
 
@@ -120,6 +122,11 @@ def drop_other(run: Kept, fit: Fit | None) -> None:
     events = _events(run.folder)
     if events and (fit is None or events[0]["fit"] != asdict(fit)):
         run.remove(FINAL)
+
+
+def _location(run: Path) -> str:
+    """Where the final fit of the run is kept."""
+    return uri_of(run / FINAL) or str(run / FINAL)
 
 
 def _events(run: Path) -> list[Event]:

@@ -133,10 +133,15 @@ def _write_model(
     shutil.copytree(checkpoint, folder / "checkpoint")
     if not trainable.is_task:
         return
-    from trainables.checkpoint import load_state
+    from trainables.checkpoint import DamagedCheckpointError, load_state
     from trainables.rank import build_config
 
-    state = load_state(checkpoint)["task"]
+    try:
+        state = load_state(checkpoint)["task"]
+    except DamagedCheckpointError as error:
+        raise UserError(
+            f"the best model is lost, resume the run to train it again: {error}"
+        ) from error
     if export := getattr(trainable.cls, "export", None):
         export(build_config(trainable.cls, config), state, folder)
 

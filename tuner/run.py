@@ -44,7 +44,7 @@ from tuner.search import build_search
 from tuner.search.journal import JOURNAL, Event, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
-from tuner.storage import Kept, drop_checkpoints, for_tune, hold, is_remote
+from tuner.storage import Kept, checkpoint_at, drop_checkpoints, for_tune, hold, is_remote, placed
 from tuner.text import shown
 from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
@@ -140,6 +140,7 @@ def resume_run(
                 "and final alone; start another run for the rest"
             )
     experiment = open_run(run, overrides)
+    _refuse_links(experiment.folder)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
     with ExitStack() as stack:
@@ -174,6 +175,7 @@ def _run(
     display: Display = Display.TABLE,
 ) -> Summary:
     with ExitStack() as stack:
+        journal.events = placed(journal.events, experiment.location)
         search = build_search(
             experiment.search,
             space,
@@ -185,6 +187,8 @@ def _run(
         )
         if earlier:
             search.learn(**vars(earlier))
+        elif trainable.is_task:
+            _look_at_best(search, experiment)
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
@@ -532,6 +536,37 @@ def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> 
                 verbose=0,
             ),
         ).fit()
+
+
+def _look_at_best(search: Search, experiment: Experiment) -> None:
+    """Have the best trial train again, if it is over and its checkpoint has been damaged since."""
+    from trainables.checkpoint import DamagedCheckpointError, load_state
+
+    best = search.best
+    if not best or best.resumable or best.best_epoch not in best.checkpoints:
+        return
+    try:
+        with checkpoint_at(experiment.storage, best.checkpoints[best.best_epoch]) as checkpoint:
+            load_state(checkpoint)
+    except DamagedCheckpointError as error:
+        told = {"type": type(error).__name__, "message": str(error)}
+        search.damaged(best.number, told, best.best_epoch)
+
+
+def _refuse_links(folder: Path) -> None:
+    """A run writes below its folder alone, wherever that comes from.
+
+    Raises:
+        UserError: a link in it leads elsewhere.
+
+    """
+    for top, folders, names in os.walk(folder):
+        for path in (Path(top, name) for name in [*folders, *names]):
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"{path} is a link to {path.readlink()}, outside of the run's folder, where a "
+                    "resumed run would write; remove the link"
+                )
 
 
 def _storage_problem(error: BaseException | None) -> StorageError | None:

@@ -31,6 +31,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "close": ("trial",),
     "fail": ("trial", "error"),
     "interrupt": ("trial", "error"),
+    "damaged": ("trial", "epoch", "error"),
     "restart": ("trial",),
     "replace": ("trial", "reason"),
     "withdraw": ("trial", "reason"),
@@ -39,9 +40,9 @@ EVENTS: dict[str, tuple[str, ...]] = {
 }
 """Kind -> its fields. A trial starts, ``target`` is the epoch it is to reach; has a result, with a
 ``verdict`` of pause, advance, complete, stop or null; has that epoch saved; goes on after a pause;
-ends without another result; is stopped; leaves its slot; fails; loses its process and is taken up
-again; gets a new process; waits for another slot. The whole search is cut short; needs more
-bytes for checkpoints than their limit."""
+ends without another result; is stopped; leaves its slot; fails; loses its process, or a checkpoint,
+and is taken up again; gets a new process; waits for another slot. The whole search is cut short;
+needs more bytes for checkpoints than their limit."""
 
 
 class JsonLines(Observer):

@@ -19,7 +19,8 @@ FAULTS, SECONDS_BETWEEN_FAULTS = 20, 10.0
 """The same for what goes wrong with a trial, which is said on its own account."""
 SECONDS_BETWEEN_SUMS = 5.0
 """Lines that stand for what was held back come at most so often."""
-_FAULTS = ("fail", "interrupt", "replace")
+_LOST = {"interrupt": "its process", "damaged": "a checkpoint"}
+_FAULTS = ("fail", "interrupt", "damaged", "replace")
 _DONE = {"complete": "completed at", "stop": "stopped at", "pause": "paused at"}
 
 
@@ -138,8 +139,8 @@ def _of_trial(event: Event, trial: Trial, search: Search) -> str:
             return f"{name} goes on to epoch {trial.target}"
         case "restart":
             return f"{name} is taken up again from epoch {(trial.checkpoint or (0,))[0]}"
-        case "interrupt":
-            return f"{name} lost its process: {brief(event['error'])}"
+        case "interrupt" | "damaged":
+            return f"{name} lost {_LOST[event['event']]}: {brief(event['error'])}"
         case "replace":
             return f"{name} gets a new process: {plain(event['reason'])}"
         case "withdraw":

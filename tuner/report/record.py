@@ -168,6 +168,7 @@ _LEAVES = {
     "pause": "paused",
     "fail": "failed",
     "interrupt": "lost",
+    "damaged": "lost",
     "replace": "lost",
     "withdraw": "lost",
     "session": "lost",

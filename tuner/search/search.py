@@ -318,6 +318,21 @@ class Search:
         if trial.number in self._active and trial not in self._interrupted:
             self._commit("replace", trial, reason=reason)
 
+    def damaged(self, number: int, error: dict[str, Any], epoch: int | None = None) -> list[str]:
+        """Hear that a checkpoint of a trial, or its latest, cannot be read; returns its path.
+
+        The trial goes on from an earlier one, or begins anew. What it reports again is not counted
+        again. One that is over does so too, where it is the best and nothing else has its model.
+        """
+        trial = self.trials[number]
+        if not trial.checkpoints:
+            self.fail(number, error)
+            return []
+        epoch = max(trial.checkpoints) if epoch is None else epoch
+        path = trial.checkpoints[epoch]
+        self._commit("damaged", trial, epoch=epoch, error=error)
+        return [path]
+
     def withdraw(self, number: int, reason: str) -> None:
         """Hear that a trial cannot start on its slot, or go on there: another one takes it up."""
         trial = self.trials[number]
@@ -562,6 +577,14 @@ class Search:
     def _on_replace(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         self.replacements += 1
         self._lose(trial)
+
+    def _on_damaged(self, trial: Trial, event: Event) -> None:
+        trial.checkpoints.pop(event["epoch"])
+        trial.checkpoint_bytes.pop(event["epoch"])
+        if trial.status in (Status.COMPLETED, Status.STOPPED):
+            self._active[trial.number] = trial
+        if trial.number in self._active and trial not in self._interrupted:
+            self._lose(trial)
 
     def _on_withdraw(self, trial: Trial, event: Event) -> None:  # noqa: ARG002
         self._lose(trial)

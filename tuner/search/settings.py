@@ -11,7 +11,7 @@ SAMPLERS = {"grid": "grid", "random": "random", "asha": "random", "bohb": "kde"}
 class SearchSettings(BaseModel):
     """How to search."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     algorithm: Literal["grid", "random", "asha", "bohb"] = Field(
         "bohb", description="how configurations are picked and who goes on"

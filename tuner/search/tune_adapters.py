@@ -29,6 +29,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
+from trainables.checkpoint import DamagedCheckpointError
 from trainables.distributed import NODE_LEAVES, RankLostError, WornOutError
 from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
@@ -196,6 +197,8 @@ class TuneBridge:
         """Processes lost since an epoch was last finished."""
         self._starting: list[_Slot] = []
         self._resuming: list[_Slot] = []
+        self._filesystem: FileSystem | None = None
+        """Where checkpoints lie, once there is a trial."""
         self._by_id: dict[str, _Slot] = {}
         self._trials: dict[str, Trial] = {}
         self._live: dict[int, TuneTrial] = {}
@@ -339,9 +342,10 @@ class TuneBridge:
         assert slot.trial is not None
         slot.tune_trial = self._live[slot.trial.number] = tune_trial
         tune_trial.update_resources(self._resources(slot))
+        self._filesystem = tune_trial.storage.storage_filesystem
         if slot.trial.checkpoint:
             epoch, path = slot.trial.checkpoint
-            checkpoint = Checkpoint(path, filesystem=tune_trial.storage.storage_filesystem)
+            checkpoint = Checkpoint(path, filesystem=self._filesystem)
             tune_trial.on_checkpoint(_TrainingResult(checkpoint, {"training_iteration": epoch}))
 
     def resume_next(self) -> TuneTrial | None:
@@ -424,7 +428,7 @@ class TuneBridge:
         if trial.status is Status.RUNNING and slot and slot.leaving:
             self.search.withdraw(trial.number, "a node of its slot is to go")
         else:
-            self._delete(tune_trial, self.search.close(trial.number))
+            self._delete(self.search.close(trial.number))
 
     def erred(self, tune_trial: TuneTrial) -> None:
         """Note why a Tune trial fails, and its actor with it; :meth:`failed` tells if for good."""
@@ -443,6 +447,8 @@ class TuneBridge:
             return
         if error["type"] == WornOutError.__name__:
             self.search.replace(trial.number, error["message"])
+        elif error["type"] == DamagedCheckpointError.__name__:
+            self._delete(self.search.damaged(trial.number, error))
         elif lost:
             self.search.interrupt(trial.number, error)
             self._count_loss(error)
@@ -471,11 +477,11 @@ class TuneBridge:
         epoch = int(tune_trial.last_result.get("training_iteration", 0))
         number, size = self.trial_of(tune_trial).number, _bytes(checkpoint)
         self._unsaved = 0
-        self._delete(tune_trial, self.search.checkpointed(number, epoch, checkpoint.path, size))
+        self._delete(self.search.checkpointed(number, epoch, checkpoint.path, size))
 
-    def _delete(self, tune_trial: TuneTrial, paths: list[str]) -> None:
+    def _delete(self, paths: list[str]) -> None:
         for path in paths:
-            self._discard(partial(_delete_folder, tune_trial.storage.storage_filesystem, path))
+            self._discard(partial(_delete_folder, self._filesystem, path))
 
 
 class SearchAdapter(Searcher):  # type: ignore[misc]

@@ -17,7 +17,7 @@ What is guaranteed:
   successor began is cut off by where the successor's first segment begins.
 """
 
-from tuner.storage.checkpoints import checkpoint_at, drop_checkpoints, for_tune
+from tuner.storage.checkpoints import checkpoint_at, drop_checkpoints, for_tune, placed
 from tuner.storage.fetching import BEST, EVENTS, STATE, bring, fetch_model, fetched, run_names
 from tuner.storage.lease import is_held
 from tuner.storage.mirror import Kept, hold
@@ -39,6 +39,7 @@ __all__ = [
     "is_remote",
     "join",
     "local_folder",
+    "placed",
     "run_names",
     "split",
     "uri_of",

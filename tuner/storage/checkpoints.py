@@ -2,17 +2,42 @@
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import StorageError
+from tuner.errors import StorageError, UserError
 from tuner.storage.places import is_remote, local_folder
 from tuner.storage.remote import open_remote, unreachable
 
 _CHECKPOINTS = "trial_*/checkpoint_*"
+
+
+def placed(events: Iterable[dict[str, Any]], location: str) -> list[dict[str, Any]]:
+    """Events of a journal, with their checkpoints where the run is now.
+
+    A run folder may have been moved, or be a stranger's: no event makes anything be read or deleted
+    outside of it.
+
+    Raises:
+        UserError: one names what is no checkpoint of a run.
+
+    """
+    top = open_remote(location).path if is_remote(location) else str(local_folder(location))
+    found = []
+    for event in events:
+        if event["event"] == "checkpoint":
+            inside = "/".join(Path(event["path"]).parts[-2:])
+            if not fnmatch(inside, _CHECKPOINTS):
+                raise UserError(
+                    f"{location}: its journal names a checkpoint {event['path']!r}, which is none "
+                    "of a trial's; it was changed from outside"
+                )
+            event = {**event, "path": f"{top}/{inside}"}  # noqa: PLW2901 - the same, elsewhere
+        found.append(event)
+    return found
 
 
 @contextmanager

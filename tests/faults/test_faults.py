@@ -1,0 +1,56 @@
+"""Ten faults, and a hundred spoilt files.
+
+More of the first: ``python -m tests.faults``; of the second: ``python -m tests.faults.bad_input``.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.faults.__main__ import line, suffer, summary
+from tests.faults.bad_input import Spoilt, finding, spoilt, warm_up
+
+pytestmark = pytest.mark.faults
+
+
+def test_ten_faults_cost_no_result(ray_address: str) -> None:
+    """Two runs; the seeds are such that the two are of one kind, and few faults come too late."""
+    reports = suffer(ray_address, 5, seed=0) + suffer(ray_address, 5, seed=5)
+    told = summary(reports)
+    print("\n".join(map(line, reports)), json.dumps(told))
+    assert not told["wrong"]
+
+
+def test_a_hundred_spoilt_files_are_refused_in_a_line(tmp_path: Path) -> None:
+    warm_up(tmp_path)
+
+    @hypothesis.seed(0)
+    @hypothesis.settings(
+        max_examples=100, deadline=None, database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    @hypothesis.given(spoilt())
+    def look(file: Spoilt) -> None:
+        found = finding(file, tmp_path)
+        assert not found, f"{file}: {found}"
+
+    look()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x80", b"a: " + b"[" * 5000, b'name: "\\e[31mred"', b"nam\xc3\xa9: x"]
+)
+def test_the_command_line_refuses_them_in_a_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", "validate", "e.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: e.yaml")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.strip().isprintable()
