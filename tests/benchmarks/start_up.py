@@ -33,7 +33,7 @@ TIMES = 3
 COMMANDS = {
     "--help": (("--help",), 0.5),
     "list": (("list",), 0.5),
-    "validate, a Trainable": (("validate", "trainable.yaml"), 3.0),
+    "validate, a Trainable (imports Ray)": (("validate", "trainable.yaml"), 10.0),
     "validate, a Task": (("validate", "task.yaml"), 10.0),
     "validate, a backbone": (("validate", "quickstart"), 10.0),
 }
