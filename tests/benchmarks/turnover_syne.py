@@ -6,6 +6,7 @@ paused by ending that, and resumed from its checkpoint, as syne-tune.readthedocs
 tuner looks for results once in 0.05 s; its default, 5 s, would be most of what is measured.
 """
 
+import os
 import sys
 import time
 from collections import deque
@@ -62,6 +63,8 @@ class Listed(RandomSearch):  # type: ignore[misc]
 def main() -> None:
     """Run one search."""
     trials, pausing, folder = int(sys.argv[1]), sys.argv[2] == PAUSING, Path(sys.argv[3])
+    os.environ["SYNETUNE_FOLDER"] = str(folder)  # it writes to the home and here otherwise
+    os.chdir(folder)
     scheduler = Listed(trials, pausing=pausing)
     tuner = Tuner(
         trial_backend=LocalBackend(str(Path(__file__).with_name("turnover_syne_script.py"))),
