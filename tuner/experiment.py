@@ -340,6 +340,8 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
         return f"unknown key {key}{hint}{more}"
     if first["type"] == "missing":
         return f"{key} is missing{more}"
+    if first["type"] == "invalid_key":
+        return f"{key} is a key, and a key must be text: quote it{more}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if first["type"] == "value_error" and isinstance(first["input"], dict):

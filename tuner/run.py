@@ -93,6 +93,7 @@ def start_run(
     with ExitStack() as stack:
         kept = stack.enter_context(hold(experiment.location))
         _create_folder(experiment)
+        kept.check()  # a disk that is full
         journal = stack.enter_context(Journal(experiment.folder / JOURNAL, kept.check))
         write_experiment(experiment, space)  # from here on, no other process comes in between
         write_source(trainable, experiment.folder)
@@ -145,6 +146,7 @@ def resume_run(
     trainable, space = validate(experiment, source)
     with ExitStack() as stack:
         kept = stack.enter_context(hold(experiment.location))
+        kept.check()  # a disk that is full
         journal = stack.enter_context(Journal(experiment.folder / JOURNAL, kept.check))
         write_experiment(experiment, space)
         return _run(

@@ -254,6 +254,8 @@ class _Run:
         time.sleep(random.uniform(0, 2))
         self._process.send_signal(signal.SIGINT)
         code = self._end_of_session()
+        if code == 0:  # it was about to end
+            return False
         if code != EXIT_CODES["ctrl_c"]:
             raise Wrong(f"after Ctrl-C twice a session exits with {code}: {self.told[-1]}")
         self._resume()
@@ -297,7 +299,8 @@ class _Run:
 
     def _end_of_session(self) -> int:
         try:
-            self._read()
+            if not self._process.stdout or not self._process.stdout.closed:
+                self._read()
         except subprocess.TimeoutExpired:
             raise Wrong(f"a session does not end within {PATIENCE:.0f} s") from None
         if "Traceback" in self.told[-1]:

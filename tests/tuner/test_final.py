@@ -214,7 +214,7 @@ def fit_it(final: FinalFit, *, saved: bool) -> None:
     for epoch in range(1, final.fit.epochs + 1):
         final.search.report(trial.number, epoch, {"loss": float(epoch)})
         if saved:
-            final.search.checkpointed(trial.number, epoch, f"final/{epoch}")
+            final.search.checkpointed(trial.number, epoch, f"trial_0000/{epoch}")
     final.search.close(trial.number)
 
 
@@ -229,10 +229,11 @@ def test_the_last_epoch_is_the_result_and_its_checkpoint_alone_is_kept(tmp_path:
 
     assert again is not None
     assert again.result is not None
-    assert again.result.checkpoints == {3: "final/3"}
+    checkpoint = experiment.folder / "final/trial_0000/3"
+    assert again.result.checkpoints == {3: str(checkpoint)}
     best = choose_best(search, again)
     assert best is not None
-    assert best.checkpoint == Path("final/3")
+    assert best.checkpoint == checkpoint
     assert best.metrics["search_best"] == {"loss": search.trials[1].best_loss}
     assert best.metrics["metrics_on_training_data"] == {"loss": 3.0}
 

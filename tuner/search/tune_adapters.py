@@ -198,7 +198,7 @@ class TuneBridge:
         self._starting: list[_Slot] = []
         self._resuming: list[_Slot] = []
         self._filesystem: FileSystem | None = None
-        """Where checkpoints lie, once there is a trial."""
+        """Where checkpoints lie, once there is one."""
         self._by_id: dict[str, _Slot] = {}
         self._trials: dict[str, Trial] = {}
         self._live: dict[int, TuneTrial] = {}
@@ -342,8 +342,8 @@ class TuneBridge:
         assert slot.trial is not None
         slot.tune_trial = self._live[slot.trial.number] = tune_trial
         tune_trial.update_resources(self._resources(slot))
-        self._filesystem = tune_trial.storage.storage_filesystem
         if slot.trial.checkpoint:
+            self._filesystem = tune_trial.storage.storage_filesystem
             epoch, path = slot.trial.checkpoint
             checkpoint = Checkpoint(path, filesystem=self._filesystem)
             tune_trial.on_checkpoint(_TrainingResult(checkpoint, {"training_iteration": epoch}))
@@ -476,7 +476,7 @@ class TuneBridge:
         """A checkpoint of the latest result lies in the storage."""
         epoch = int(tune_trial.last_result.get("training_iteration", 0))
         number, size = self.trial_of(tune_trial).number, _bytes(checkpoint)
-        self._unsaved = 0
+        self._unsaved, self._filesystem = 0, checkpoint.filesystem
         self._delete(self.search.checkpointed(number, epoch, checkpoint.path, size))
 
     def _delete(self, paths: list[str]) -> None:

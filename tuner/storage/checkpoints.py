@@ -29,13 +29,13 @@ def placed(events: Iterable[dict[str, Any]], location: str) -> list[dict[str, An
     found = []
     for event in events:
         if event["event"] == "checkpoint":
-            inside = "/".join(Path(event["path"]).parts[-2:])
-            if not fnmatch(inside, _CHECKPOINTS):
+            inside = Path(event["path"]).parts[-2:]
+            if ".." in inside:
                 raise UserError(
-                    f"{location}: its journal names a checkpoint {event['path']!r}, which is none "
-                    "of a trial's; it was changed from outside"
+                    f"{location}: its journal names a checkpoint {event['path']!r}, which leaves "
+                    "the run's folder; it was changed from outside"
                 )
-            event = {**event, "path": f"{top}/{inside}"}  # noqa: PLW2901 - the same, elsewhere
+            event = {**event, "path": "/".join((top, *inside))}  # noqa: PLW2901 - the same, elsewhere
         found.append(event)
     return found
 
