@@ -50,9 +50,11 @@ class Node:
             "--node-ip-address", self.address, "--temp-dir", self._folder,
             "--object-store-memory", 100 * 2**20, *self._options,
         ]  # fmt: skip
+        # a test that ran a rank in this process has hidden the GPUs that there are not
+        here = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
         with self._log.open("w") as output:
             self.process = subprocess.Popen(
-                list(map(str, command)), env={**os.environ, **QUICK},
+                list(map(str, command)), env={**here, **QUICK},
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
