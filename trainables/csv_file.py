@@ -72,6 +72,7 @@ def read_table(file: Path, name: str) -> tuple[list[str], list[tuple[int, dict[s
 
 def _lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, and where it begins: one with quotes may be of several."""
+    csv.field_size_limit(2**31 - 1)  # by default, a text of 131,072 characters is none
     reader = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True)
     begins = 1
     try:

@@ -1,5 +1,8 @@
 """Errors that end a command, each with the exit code that the shell sees."""
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Something the user can mend: one line that names the key, the value, the rule, the remedy.
@@ -28,3 +31,16 @@ class DetachedError(UserError):
 
 class StorageError(UserError):
     """What a run is kept in takes no more: full, out of reach, or another's."""
+
+
+class TakenOverError(StorageError):
+    """Another process works on the run now: nothing of it is this one's to write or delete."""
+
+
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "unexpected pos ")
+"""What errors of a full disk say: Python's, Arrow's and safetensors'; at last, torch.save's."""
+
+
+def is_full(message: str) -> bool:
+    """Whether an error comes from a disk without room, wherever that lies."""
+    return any(words in message for words in FULL)

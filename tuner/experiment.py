@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -15,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
-from tuner.storage import is_remote, join, local_folder
+from tuner.storage import is_remote, join, local_folder, refuse_secrets
 
 Frozen = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -228,11 +227,7 @@ class Experiment(BaseModel):
     @field_validator("storage")
     @classmethod
     def _holds_no_secret(cls, value: str) -> str:
-        if is_remote(value) and "@" in urlsplit(value).netloc:
-            raise ValueError(
-                "it is written into the run's folder, so it must hold no credentials; leave them "
-                "to the environment (AWS_ACCESS_KEY_ID, ~/.aws or a role)"
-            )
+        refuse_secrets(value)  # an error of pydantic's would show them
         return value
 
     @property

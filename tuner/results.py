@@ -90,12 +90,16 @@ def write_best(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     config = {**experiment.settings, **best.trial.config}
-    _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
-    write_metrics(best, beside, test)
-    if best.checkpoint:
-        with checkpoint_at(experiment.storage, best.checkpoint) as checkpoint:
-            _write_model(trainable, config, checkpoint, beside)
-    write_source(trainable, beside)
+    try:
+        _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
+        write_metrics(best, beside, test)
+        if best.checkpoint:
+            with checkpoint_at(experiment.storage, best.checkpoint) as checkpoint:
+                _write_model(trainable, config, checkpoint, beside)
+        write_source(trainable, beside)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)  # it may be what fills the disk
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder

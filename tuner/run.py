@@ -15,7 +15,13 @@ from tuner.callbacks.console import Console, Display
 from tuner.callbacks.observer import Guarded, Observer
 from tuner.cluster import Capacity, cluster, environment, is_job, joined
 from tuner.earlier import Earlier, read_earlier
-from tuner.errors import InterruptedRunError, StorageError, UserError
+from tuner.errors import (
+    InterruptedRunError,
+    StorageError,
+    TakenOverError,
+    UserError,
+    is_full,
+)
 from tuner.experiment import Experiment
 from tuner.final import (
     FINAL,
@@ -198,20 +204,22 @@ def _run(
         grows = joined(address) is not None
         run = _Run(experiment, trainable, search, kept, console, searched, test, grows)
         run.introduce()
-        if searched:
-            search.finish()
-            if not run.has_more:
-                return run.finish()
-        for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
-            console.warn(line)
         try:
+            if searched:
+                search.finish()
+                if not run.has_more:
+                    return run.finish()
+            for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
+                console.warn(line)
             dashboard = stack.enter_context(cluster(address, folder, experiment.job_metadata))
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
             return run.fit(dashboard)
         except KeyboardInterrupt:
             raise run.interrupted() from None
-        except StorageError as problem:
-            raise run.cut_off(problem) from problem
+        except Exception as error:
+            if problem := _storage_problem(error):
+                raise run.cut_off(problem) from error
+            raise
 
 
 @dataclass
@@ -356,12 +364,7 @@ class _Run:
                 guarded = Guarded(observer, self.console.warn)
                 search.subscribe(stack.enter_context(guarded))
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
-            try:
-                fit_with_tune(place, self.trainable, bridge)
-            except Exception as error:
-                if problem := _storage_problem(error):
-                    raise problem from error
-                raise
+            fit_with_tune(place, self.trainable, bridge)
         if not search.finished and not bridge.problem:
             raise self.interrupted(bridge.broken)
         return bridge
@@ -460,21 +463,31 @@ class _Run:
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         because = f" ({reason})" if reason else ""
         return InterruptedRunError(
-            f"interrupted after {epochs} epochs{because}; the state is saved. Go on with: {command}"
+            f"interrupted after {epochs} epochs{because}; the state is saved{self.settle()}. Go on "
+            f"with: {command}"
         )
 
     def cut_off(self, problem: StorageError) -> StorageError:
         """Write what can be written, where the storage fails; the error says how to go on."""
-        with suppress(OSError, UserError):
-            self.drop_leftovers()  # half a checkpoint may be what fills the disk
-        with suppress(OSError, UserError):
+        if isinstance(problem, TakenOverError):
+            return TakenOverError(str(problem))
+        if not is_remote(self.experiment.storage):
+            with suppress(Exception):
+                self.drop_leftovers()  # half a checkpoint may be what fills the disk
+        with suppress(Exception):  # each library has its own for a full disk
             self.write()
-        with suppress(OSError, UserError):
+        with suppress(Exception):
             self.report(State.INTERRUPTED)
         return StorageError(
-            f"{problem}. The state is saved, up to epoch {self.search.epochs_done} of the search. "
-            f"Then go on with: {_go_on(self.experiment.folder)}"
+            f"{problem}. The state is saved{self.settle()}, up to epoch {self.search.epochs_done} "
+            f"of the search. Then go on with: {_go_on(self.experiment.folder)}"
         )
+
+    def settle(self) -> str:
+        """Have all there is brought to the storage; says where it is, if that takes it no more."""
+        if self.kept.settle():
+            return ""
+        return f" on this machine alone (in {self.kept.folder}, so go on here)"
 
     def trial_config(self, trial: Trial, **changes: Any) -> dict[str, Any]:
         """What Tune hands to the trainable for a trial; ``changes``: to what its Task is told."""
@@ -572,9 +585,15 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _storage_problem(error: BaseException | None) -> StorageError | None:
-    """What Tune makes another exception of, if it comes from the run's storage."""
+    """What a full disk or a failing storage has led to, be it that others made something of it."""
+    if isinstance(error, UserError) and not isinstance(error, StorageError):
+        return None
+    full = None
     while error is not None and not isinstance(error, StorageError):
+        full = str(error) if is_full(str(error)) else full  # the innermost says it without a trace
         error = error.__cause__ or error.__context__
+    if error is None and full:
+        return StorageError(f"a disk is full: {' '.join(full.split())[:300]}")
     return error
 
 

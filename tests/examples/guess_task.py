@@ -1,6 +1,7 @@
 """A Task whose model can be kept, loaded and asked."""
 
 import json
+from pathlib import Path
 
 import torch
 from toy_task import Toy
@@ -32,7 +33,7 @@ class Model:
 class Prediction:
     """What the command ``predict`` prints."""
 
-    def __init__(self, path, weights):
-        x = torch.tensor(json.loads(path.read_text()))
-        self.path, self.probability = path, 1.0
+    def __init__(self, word, weights):
+        x = torch.tensor(json.loads(Path(word).read_text()))
+        self.input, self.probability = word, 1.0
         self.label = f"{(weights['weight'] @ x + weights['bias']).item():.6f}"

@@ -15,8 +15,8 @@ from trainables.rank import Outcome
 class Seat:
     """In the place of a Rank, which would want the GPU that is promised here and not there."""
 
-    def __init__(self, rank, world_size, *, gpu, threads, shares_gpu):
-        self.options = {"gpu": gpu, "threads": threads, "shares_gpu": shares_gpu}
+    def __init__(self, rank, world_size, *, gpus, threads):
+        self.options = {"gpus": gpus, "threads": threads}
 
     def call(self, method):
         return Outcome(getattr(self, method)())

@@ -134,7 +134,7 @@ def test_a_folder_is_no_file(tmp_path: Path):
 def test_anything_else_is_no_source(source: Any):
     assert message(source) == (
         f"the search space is {source!r}: it must be a built-in name, a path, a mapping or "
-        "package.module:function; the built-in names are fine_tune, linear_probe, quickstart"
+        "package.module:function; the built-in names are fine_tune, linear_probe, quickstart, text"
     )
 
 

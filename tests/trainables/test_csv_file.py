@@ -67,3 +67,8 @@ def test_a_table_has_whatever_columns_it_names(tmp_path: Path) -> None:
 
     assert header == ["id", "text"]
     assert lines == [(2, {"id": "7", "text": "a"})]
+
+
+def test_a_text_may_be_long(tmp_path: Path) -> None:
+    long = "word " * 40_000 + "end"
+    assert read_rows(write(tmp_path, f"text,label\n{long},a\n"), "it", "text")[0].value == long

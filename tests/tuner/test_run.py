@@ -2,6 +2,7 @@
 
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from tests.tuner.commands.recorded_runs import describe_run, open_search, quality
 from tuner import run as runs
 from tuner.callbacks.console import Console
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, Resources
 from tuner.search.journal import MemoryJournal
 from tuner.search.simulation import simulate
+from tuner.storage import Kept
 
 
 def test_a_search_goes_on_where_its_observers_fail(
@@ -26,8 +28,11 @@ def test_a_search_goes_on_where_its_observers_fail(
         simulate(bridge.search, quality, slots=2)
 
     monkeypatch.setattr(runs, "fit_with_tune", fit)
-    trainable: Any = None
-    run = runs._Run(experiment, trainable, search, Console(output), searched=False, test=False)
+    trainable: Any = SimpleNamespace(bundles=Resources.bundles)
+    console, kept = Console(output), Kept(experiment.folder)
+    run = runs._Run(
+        experiment, trainable, search, kept, console, searched=False, test=False, grows=False
+    )
     run.run_search(slots=2)
 
     assert search.finished

@@ -18,6 +18,16 @@ WAYS: dict[str, type[Parallelism]] = {
 
 
 def arrange(name: str, context: Context) -> Parallelism:
-    """The way of this name; where there is one rank with one device, all are the same."""
+    """The way of this name; where there is one rank with one device, all are the same.
+
+    Raises:
+        ValueError: it is one process's alone, and there are several ranks.
+
+    """
+    if WAYS[name].one_process and context.world_size > 1:
+        raise ValueError(
+            f"parallel is {name!r}, which is one process's, but the trial has "
+            f"{context.world_size} ranks: make it a setting, not a hyperparameter"
+        )
     alone = context.world_size == 1 and context.devices <= 1
     return (Ddp if alone else WAYS[name])(context)

@@ -4,7 +4,6 @@ Zhao et al. 2023 (arXiv 2304.11277); torch's fully_shard. What is imported late 
 to import, and a trial on other ways need not wait for it.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ DIVIDED_ONCE = "the network is divided among the ranks once, as it is frozen the
 class Fsdp(Ddp):
     """Blocks of the network, whole on a rank while they are used and in slices otherwise.
 
-    Only the weights, their gradients and the optimizer's state are divided. Buffers are whole.
+    Only the weights, their gradients and the optimizer's state are divided. Buffers are whole. The
+    gradients of every part of a batch are cut up at once: to wait for the last would keep them all.
     """
 
     probes = False  # a forward pass is the work of all ranks
@@ -78,10 +78,6 @@ class Fsdp(Ddp):
             return value
         whole = value.to(like.device)
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        self._sharded.set_requires_gradient_sync(last)
-        return nullcontext()
 
     def _whole(self, value: Any) -> Any:
         if isinstance(value, dict):

@@ -7,7 +7,7 @@ half a second to import.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -123,10 +123,33 @@ class Pipeline(Parallelism):
         nn.utils.clip_grads_with_norm_(trained, most, total)
 
     def gather(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Each rank sends what it holds."""
-        told = [None] * self.context.world_size if self.context.rank == 0 else None
-        dist.gather_object(_on_host(state), told)
-        return _merged(told) if told is not None else {}
+        """Each rank sends what it holds, a tensor at a time: rank 0's GPU has no room for all."""
+        context = self.context
+        outlines: list[Any] | None = [None] * context.world_size if context.rank == 0 else None
+        dist.gather_object(_outline(state), outlines)
+        if outlines is None:
+            self._send(state)
+            return {}
+        others = [self._received(outlines[rank], rank) for rank in range(1, context.world_size)]
+        merged: dict[str, Any] = _merged([_on_host(state), *others])
+        return merged
+
+    def _send(self, state: Any) -> None:
+        if isinstance(state, dict):
+            for value in state.values():
+                self._send(value)
+        elif isinstance(state, Tensor):
+            dist.send(state.to(self.context.device).contiguous(), 0)
+
+    def _received(self, outline: Any, rank: int) -> Any:
+        """What ``rank`` sends, in the order of its outline."""
+        if isinstance(outline, dict):
+            return {key: self._received(value, rank) for key, value in outline.items()}
+        if not isinstance(outline, _Outline):
+            return outline
+        tensor = torch.empty(outline.shape, dtype=outline.dtype, device=self.context.device)
+        dist.recv(tensor, rank)
+        return tensor.cpu()
 
     def _rows(self, count: int, micro_batch: int) -> Tensor:
         """Which rows of a batch are in each micro-batch, (parts, size).
@@ -214,6 +237,19 @@ def _keep_only(model: nn.Module, part: nn.Module) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             if id(buffer) not in kept:
                 module._buffers[name] = buffer.to("meta")  # noqa: SLF001 - persistent as it was
+
+
+class _Outline(NamedTuple):
+    """Of a tensor that is to come."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _outline(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _outline(value) for key, value in state.items()}
+    return _Outline(tuple(state.shape), state.dtype) if isinstance(state, Tensor) else state
 
 
 def _on_host(state: Any) -> Any:

@@ -66,7 +66,7 @@ class TextClassifier(nn.Module):
             raise ValueError(f"a text is no Unicode ({error}): give it in UTF-8") from error
         return self.vocabulary.encode(text.strip())[: self.max_tokens]
 
-    def inputs(self, words: Sequence[str]) -> list[str]:
+    def read_inputs(self, words: Sequence[str]) -> list[str]:
         """The texts that ``words`` of a command line stand for.
 
         A .txt file stands for its lines, a .csv file for its column ``text``; any other word is a
@@ -154,9 +154,12 @@ def _texts(word: str) -> list[str]:
             raise ValueError(
                 f"{path}, whose first line is {','.join(header)!r}: it must name a column text"
             )
+        for line, fields in lines:
+            if not fields["text"].strip():
+                raise ValueError(f"{path}, whose line {line} has no text: add it, or leave it out")
         return [fields["text"] for _, fields in lines]
     try:
-        lines_ = path.read_text(encoding="utf-8-sig").splitlines()
+        lines_ = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

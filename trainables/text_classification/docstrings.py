@@ -84,6 +84,10 @@ def read_docstrings() -> list[tuple[str, str]]:
 
     Texts that are equal but for case, digits and punctuation are taken once, so that none is in
     training and in validation both; those that several topics have are no example of any.
+
+    Raises:
+        ValueError: there are no sources.
+
     """
     found: dict[str, tuple[str, str]] = {}
     topics: dict[str, set[str]] = {}
@@ -93,6 +97,11 @@ def read_docstrings() -> list[tuple[str, str]]:
                 letters = re.sub(r"[\W\d_]+", "", text.lower())
                 found.setdefault(letters, (text, topic))
                 topics.setdefault(letters, set()).add(topic)
+    if not found:
+        raise ValueError(
+            "data is 'docstrings', but the sources of this Python's library are not there: give a "
+            ".csv of text,label"
+        )
     return [pair for letters, pair in found.items() if len(topics[letters]) == 1]
 
 

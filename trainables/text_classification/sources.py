@@ -102,17 +102,19 @@ def _once(data: str, texts: Sequence[_Text]) -> list[_Text]:
     """Each text once: one listed twice could be trained on and judged by.
 
     Raises:
-        ValueError: one has two labels.
+        ValueError: some have two labels.
 
     """
     found: dict[str, _Text] = {}
     for text in texts:
-        first = found.setdefault(text.text, text)
-        if first.label != text.label:
-            raise ValueError(
-                f"data is {data!r}, where a text is {first.label!r} ({first.place}) and "
-                f"{text.label!r} ({text.place}): leave one line for each text"
-            )
+        found.setdefault(text.text, text)
+    twofold = [
+        f"a text is {first.label!r} ({first.place}) and {text.label!r} ({text.place})"
+        for text in texts
+        if (first := found[text.text]).label != text.label
+    ]
+    if twofold:
+        raise ValueError(f"data is {data!r}, where {some(twofold)}: leave one line for each text")
     if again := len(texts) - len(found):
         places = [text.place for text in texts if found[text.text] is not text]
         _logger.warning("%s: left out %d texts listed before: %s", data, again, some(places))

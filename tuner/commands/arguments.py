@@ -21,8 +21,8 @@ def read_experiment(
     values = read_overrides(overrides)
     if data is not None:
         path = Path(data)
-        path = path.resolve() if path.exists() else path  # else the trainable knows what it is
-        values.setdefault("settings.data", str(path))
+        # what is no path, the trainable knows what to do with
+        values.setdefault("settings.data", str(path.resolve()) if path.exists() else data)
         if not file:
             values.setdefault("name", Path(path.name.rpartition(":")[2]).stem)
     source = file or ("folder" if data else "quickstart")

@@ -8,8 +8,8 @@ from tuner.results import load_model
 def predict(best: str, words: Sequence[str]) -> None:
     """Print input, label and probability of each input, a line each, with tabs in between.
 
-    What ``words`` of the command line stand for the model says by a method ``inputs(words)`` that
-    returns what its ``predict`` takes; without one, they are taken as they are.
+    What ``words`` of the command line stand for the model says by a method ``read_inputs(words)``
+    that returns what its ``predict`` takes; without one, they are taken as they are.
 
     Raises:
         UserError: the model does not classify, or cannot take one of them.
@@ -22,7 +22,8 @@ def predict(best: str, words: Sequence[str]) -> None:
             "through tuner.load_model"
         )
     try:
-        predictions = model.predict(model.inputs(words) if hasattr(model, "inputs") else words)
+        read = getattr(model, "read_inputs", list)
+        predictions = model.predict(read(words))
     except ValueError as error:
         raise UserError(str(error)) from error
     for prediction in predictions:

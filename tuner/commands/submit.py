@@ -14,6 +14,7 @@ from tuner.earlier import read_earlier
 from tuner.errors import DetachedError, UserError
 from tuner.experiment import Experiment, builtin_experiments
 from tuner.history import open_run
+from tuner.storage import fetched, is_remote, local_folder, refuse_secrets
 
 
 def submit(
@@ -104,16 +105,29 @@ def _resumption(run: str, data: str | None, overrides: Sequence[str]) -> _Order:
     """Go on with a run, which needs its folder, and what the user's Task imports beside itself."""
     if data is not None:
         raise UserError(f"--data is {data!r}, but {run} is a run, which has its data: leave it out")
+    refuse_secrets(run)
     values, folder = read_overrides(overrides), None
     if "://" not in run:
         run = str(Path(run).expanduser().resolve())
     metadata = {"run": run.partition("?")[0].rstrip("/").rpartition("/")[2]}
-    if Path(run).is_dir():
+    if _is_seen(run):
         experiment = open_run(run, values)
         metadata = experiment.job_metadata
         folder = _project(experiment.trainable)
     arguments = ["resume", run, *_set(values)]
     return _Order(metadata["run"], arguments, metadata, folder, jobs.STAYS if folder else ())
+
+
+def _is_seen(run: str) -> bool:
+    """Whether this machine can read the run, which it need not: the job does."""
+    if not is_remote(run):
+        return local_folder(run).is_dir()
+    try:
+        fetched(run)
+    except UserError as error:
+        print(f"note: the job itself checks the run, for it cannot be read here: {error}")
+        return False
+    return True
 
 
 def _project(trainable: str) -> Path | None:

@@ -8,8 +8,6 @@ Tune's own retries, its experiment state and its limit of concurrent trials stay
 trial is started again from its journalled checkpoint, as a new Tune trial, by the search.
 """
 
-import errno
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +33,7 @@ from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
 from trainables.rank import MICRO_BATCH_METRICS
-from tuner.errors import StorageError, UserError
+from tuner.errors import StorageError, UserError, is_full
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
 
@@ -62,9 +60,6 @@ DECISIONS = {
     Decision.STOP: TrialScheduler.STOP,
 }
 
-
-FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-"""What errors of a full disk say, be they Python's, Arrow's or safetensors'."""
 
 WAIT_SECONDS = 10.0
 """How long a trial waits for a process of its own, while another one stands idle."""
@@ -390,7 +385,7 @@ class TuneBridge:
         self._losses = 0
         trial = self.trial_of(tune_trial)
         if failure := _below(result, "failure/"):
-            if _is_full(failure):
+            if is_full(failure["message"]):
                 self._count_unsaved(failure)
             self.search.fail(trial.number, failure)
             return str(TrialScheduler.STOP)
@@ -458,8 +453,9 @@ class TuneBridge:
     def _count_unsaved(self, error: Mapping[str, Any]) -> None:
         """End the run where no trial can save its state: the fault of none of them."""
         self._unsaved += 1
-        if _is_full(error) or self._unsaved > UNSAVED * self.slots:
-            where = "a disk is full" if _is_full(error) else "the storage does not take it"
+        full = is_full(error["message"])
+        if full or self._unsaved > UNSAVED * self.slots:
+            where = "a disk is full" if full else "the storage does not take it"
             reason = " ".join(error["message"].split())[:300]
             raise StorageError(f"a checkpoint could not be saved, {where}: {reason}")
 
@@ -661,12 +657,7 @@ def _bytes(checkpoint: Checkpoint) -> int:
 
 def _is_of_the_storage(error: Mapping[str, Any]) -> bool:
     """Whether a trial failed as its checkpoint was written, by no fault of its own."""
-    return "persist_current_checkpoint" in error.get("traceback", "") or _is_full(error)
-
-
-def _is_full(error: Mapping[str, Any]) -> bool:
-    """Whether an error comes from a disk without room, wherever that lies."""
-    return any(word in error["message"] for word in FULL)
+    return "persist_current_checkpoint" in error.get("traceback", "") or is_full(error["message"])
 
 
 def _is_scalar(value: Any) -> bool:

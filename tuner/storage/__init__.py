@@ -11,17 +11,22 @@ What is guaranteed:
 - The journal in the storage is a beginning of the driver's, at most a second behind where the
   storage answers at once. An epoch whose events were lost with the driver is trained again.
 - A checkpoint is deleted only after the journal in the storage has ceased to name it.
-- One driver at a time: a lease, renewed every second, names its holder. One that is not renewed
-  for :data:`LEASE_SECONDS` can be taken over. Its former holder finds that out when it renews it
-  next, before it brings anything more, and ends. What it has brought at the same moment as its
-  successor began is cut off by where the successor's first segment begins.
+- One driver at a time: a lease, renewed every second by a thread of its own, names its holder. One
+  that is not renewed for ``LEASE_SECONDS`` can be taken over. Its former holder begins no write and
+  no deletion once that time has passed, until it has renewed it; where another has it, it ends, and
+  deletes nothing. A write that it began before, and that arrives late, takes nothing from the
+  successor's lease; of the journal, it is cut off by where the successor's first segment begins.
+  Whether a process was stopped between looking at the clock and writing, no object storage can
+  tell: that one write is the exception. So are the workers' checkpoints, which are under no lease.
+- An object whose name would lead out of the run's folder is no part of the run.
+- URIs with credentials in them are refused, and not shown.
 """
 
 from tuner.storage.checkpoints import checkpoint_at, drop_checkpoints, for_tune, placed
 from tuner.storage.fetching import BEST, EVENTS, STATE, bring, fetch_model, fetched, run_names
 from tuner.storage.lease import is_held
 from tuner.storage.mirror import Kept, hold
-from tuner.storage.places import is_remote, join, local_folder, split, uri_of
+from tuner.storage.places import is_remote, join, local_folder, refuse_secrets, split, uri_of
 
 __all__ = [
     "BEST",
@@ -40,6 +45,7 @@ __all__ = [
     "join",
     "local_folder",
     "placed",
+    "refuse_secrets",
     "run_names",
     "split",
     "uri_of",

@@ -79,7 +79,7 @@ def drop_checkpoints(location: str, spare: Collection[str]) -> None:
     """
     kept = {"/".join(Path(path).parts[-2:]) for path in spare}  # the run's folder may have moved
     if not is_remote(location):
-        for path in local_folder(location).glob(f"{_CHECKPOINTS}"):
+        for path in local_folder(location).glob(_CHECKPOINTS):
             if "/".join(path.parts[-2:]) not in kept:
                 shutil.rmtree(path, ignore_errors=True)
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuner.search.journal import JOURNAL, is_open
 from tuner.storage.places import is_remote, local_folder, split, uri_of
 from tuner.storage.remote import Remote, Stamp, open_remote, unreachable
-from tuner.storage.segments import SEGMENTS, assemble
+from tuner.storage.segments import SEGMENTS, assemble, segment_starts
 
 STATE, BEST, EVENTS, LOG = "state", "best", "events", "run.log"
 """Parts of a run: what tells how it stands, its model, what TensorBoard reads, and its log."""
@@ -20,6 +20,8 @@ STATE, BEST, EVENTS, LOG = "state", "best", "events", "run.log"
 def _part(name: str) -> str:
     """Which part a file is of; empty: of none, as a checkpoint is."""
     top, _, rest = name.partition("/")
+    if top.startswith("."):
+        return ""
     last = name.rpartition("/")[2]
     if top == "final" and "/" in rest and not rest.startswith(f"{SEGMENTS}/"):
         return EVENTS if _is_events(last) else ""
@@ -69,7 +71,7 @@ def fetch_model(location: str | Path) -> Path:
     """
     text = str(location)
     if not is_remote(text):
-        folder = Path(location)
+        folder = local_folder(location)
         return folder / "best" if (folder / "best").is_dir() else folder
     storage, name = split(text)
     return fetched(storage if name == "best" else text, BEST) / "best"
@@ -122,12 +124,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def fetch(remote: Remote, folder: Path, parts: set[str]) -> None:
-    """Bring a mirror up to date: the journals, and ``parts`` of the rest."""
+def fetch(remote: Remote, folder: Path, parts: set[str]) -> dict[str, int]:
+    """Bring a mirror up to date: the journals, and ``parts`` of the rest.
+
+    Returns the bytes that the storage has of each journal, by the folder it is in: ``""`` or
+    ``final/``. The mirror's has more, where a process of this machine died.
+    """
     files = remote.files()
     if not any(name.startswith(f"{SEGMENTS}/") for name in files):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that is there no more
-    journals = [name for name in ("", "final/") if _fetch_journal(remote, folder, name, files)]
+    found = {name: _fetch_journal(remote, folder, name, files) for name in ("", "final/")}
+    journals = {name: size for name, size in found.items() if size}
     if "final/" not in journals:
         (folder / "final" / JOURNAL).unlink(missing_ok=True)
     wanted = {
@@ -141,16 +148,16 @@ def fetch(remote: Remote, folder: Path, parts: set[str]) -> None:
                 path.unlink()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda item: _fetch_file(remote, folder, *item), wanted.items()))
+    return journals
 
 
-def _fetch_journal(remote: Remote, folder: Path, below: str, files: dict[str, Stamp]) -> bool:
-    """Put together a journal, ``below`` the run's folder; returns whether there is one."""
-    names = [name for name in files if name.startswith(f"{below}{SEGMENTS}/")]
-    if not names:
-        return False
+def _fetch_journal(remote: Remote, folder: Path, below: str, files: dict[str, Stamp]) -> int:
+    """Put together a journal, ``below`` the run's folder; returns its bytes, 0 if there is none."""
+    starts = segment_starts(name for name in files if name.startswith(f"{below}{SEGMENTS}/"))
+    if not starts:
+        return 0
     with ThreadPoolExecutor(8) as pool:
-        contents = list(pool.map(remote.read, names))
-    starts = [int(Path(name).stem) for name in names]
+        contents = list(pool.map(remote.read, starts.values()))
     try:
         whole = assemble({s: c for s, c in zip(starts, contents, strict=True) if c is not None})
     except ValueError as error:
@@ -159,7 +166,7 @@ def _fetch_journal(remote: Remote, folder: Path, below: str, files: dict[str, St
     # what a process of this machine could not bring before it died is good
     if not path.exists() or not path.read_bytes().startswith(whole):
         _write(path, whole)
-    return True
+    return len(whole)
 
 
 def _fetch_file(remote: Remote, folder: Path, name: str, stamp: Stamp) -> None:

@@ -6,29 +6,31 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tuner.errors import StorageError
+from tuner.errors import StorageError, TakenOverError
 from tuner.search.journal import JOURNAL
-from tuner.storage.fetching import LOG, STATE, fetch, locked, stamp_of
+from tuner.storage.fetching import BEST, LOG, STATE, fetch, locked, stamp_of
 from tuner.storage.lease import Lease
 from tuner.storage.places import is_remote, local_folder
 from tuner.storage.remote import Remote, Stamp, open_remote, unreachable
-from tuner.storage.segments import SEGMENTS, Segments, assembled_bytes
+from tuner.storage.segments import SEGMENTS, Segments
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BEHIND = 0.8
-"""How often new events are brought to the storage, and the lease is renewed."""
+"""How often new events are brought to the storage."""
 FILES_SECONDS = 5.0
 """How often other files are, that have changed."""
 RETRY_SECONDS = 60.0
 """How long the storage may fail before the run ends."""
 RESERVE_BYTES = 32 * 2**20
 """Room on the disk at which a run ends, while it can still write where it stands."""
+_MARKER = f"{BEST}/config.yaml"
+"""What ``best/`` is not a model without; it comes last."""
 
 
 class Kept:
@@ -67,6 +69,15 @@ class Kept:
         """Delete what the journal names no more."""
         delete()
 
+    def settle(self) -> bool:
+        """Bring all there is to where the run is kept; returns whether it is there now.
+
+        Raises:
+            TakenOverError: it is another process's.
+
+        """
+        return True
+
     def remove(self, name: str) -> None:
         """Remove a folder of the run."""
         shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -94,6 +105,7 @@ class Mirror(Kept):
         super().__init__(folder)
         self._remote = remote
         self._lease = Lease(remote)
+        self._begun = False
         self._problem: StorageError | None = None
         self._segments: dict[str, Segments] = {}
         self._brought: dict[str, Stamp] = {}
@@ -103,17 +115,22 @@ class Mirror(Kept):
         self._thread = threading.Thread(target=self._keep_bringing, name="storage", daemon=True)
 
     def __enter__(self) -> Self:
-        try:
-            self._lease.take()
-            with locked(self.folder):
-                fetch(self._remote, self.folder, {STATE, LOG})
-                self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("", "final/"):
-                self._follow(name)
-            there = self._remote.files()
-            self._brought = {n: stamp for n, stamp, _ in self._files() if there.get(n) == stamp}
-        except OSError as error:
-            raise unreachable(self._remote.location, error) from error
+        with ExitStack() as undone:
+            try:
+                self._lease.take()
+                undone.callback(self._lease.give_back)
+                with locked(self.folder):
+                    journals = fetch(self._remote, self.folder, {STATE, LOG})
+                    # an older model than the storage's, perhaps; the run writes another
+                    shutil.rmtree(self.folder / BEST, ignore_errors=True)
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                for name, size in journals.items():
+                    self._follow(name, size)
+                there = self._remote.files()
+                self._brought = {n: stamp for n, stamp, _ in self._files() if there.get(n) == stamp}
+            except OSError as error:
+                raise unreachable(self._remote.location, error) from error
+            undone.pop_all()
         self._thread.start()
         return self
 
@@ -123,20 +140,36 @@ class Mirror(Kept):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        self._thread.join()
-        if not self._problem:
-            self._attempt(self._bring_all, until=time.monotonic() + RETRY_SECONDS)
-        with suppress(OSError):
+        try:
+            if kind is None or self._begun:  # else it was refused: what lies here is of before
+                self.settle()
+        except TakenOverError:
+            if kind is None:
+                raise
+        finally:
+            self._end_thread()
             self._lease.give_back()
         if kind is None and self._problem:
-            raise self._problem
+            raise StorageError(
+                f"{self._problem}. The rest is on this machine alone, in {self.folder}: resume the "
+                "run here, and it is brought"
+            )
 
     def check(self) -> None:
         """Look whether the run can go on."""
+        self._begun = True
         if self._problem:
             raise self._problem
         super().check()
+
+    def settle(self) -> bool:
+        """Bring all there is to the storage, for as long as that may fail."""
+        self._end_thread()
+        until = time.monotonic() + RETRY_SECONDS
+        settled = not self._problem and self._attempt(self._bring_all, until)
+        if isinstance(self._problem, TakenOverError):
+            raise self._problem
+        return settled
 
     def discard(self, delete: Callable[[], None]) -> None:
         """Delete what the journal names no more, once the one in the storage does not either."""
@@ -149,11 +182,16 @@ class Mirror(Kept):
             self._segments.pop(f"{name}/", None)
             self._brought = {k: v for k, v in self._brought.items() if not k.startswith(f"{name}/")}
             try:
+                self._lease.check()
                 self._remote.delete_folder(name)
             except OSError as error:
                 raise unreachable(self._remote.location, error) from error
 
     # -- the thread's ---------------------------------------------------------------------
+
+    def _end_thread(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def _keep_bringing(self) -> None:
         due = time.monotonic() + FILES_SECONDS
@@ -172,7 +210,7 @@ class Mirror(Kept):
             except StorageError as problem:
                 self._problem = problem
                 return False
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the thread must not die in silence
                 logger.warning("%s: %s", self._remote.location, error)
                 if time.monotonic() > until:
                     self._problem = StorageError(
@@ -186,43 +224,56 @@ class Mirror(Kept):
 
     def _bring_events(self) -> None:
         with self._bringing:
-            self._lease.renew()
             discarded = len(self._discarded)
             for name in ("", "final/"):
+                self._lease.check()
                 self._follow(name)
                 if name in self._segments:
                     self._segments[name].bring()
-            while discarded:
-                self._discarded[0]()
+            for _ in range(discarded):
+                self._lease.check()
+                with suppress(FileNotFoundError):  # it is gone already
+                    self._discarded[0]()
                 del self._discarded[0]
-                discarded -= 1
 
     def _bring_all(self) -> None:
         self._bring_events()
         with self._bringing:
-            changed = [
-                (name, stamp, path)
-                for name, stamp, path in self._files()
-                if self._brought.get(name) != stamp
-            ]
-            model = [name for name, _, _ in changed if name.startswith("best/")]
-            if model:
-                self._remote.delete("best/config.yaml")
+            changed = self._changed()
+            if any(name.startswith(f"{BEST}/") for name in changed):
+                self._lease.check()
+                self._remote.delete(_MARKER)
+                self._brought.pop(_MARKER, None)
+                changed = self._changed()
                 there = {name for name, _, _ in self._files()}
-                self._remote.delete(*set(self._remote.files("best")) - there)
-            for name, stamp, path in sorted(changed, key=lambda c: c[0] == "best/config.yaml"):
-                with suppress(FileNotFoundError):  # replaced since
-                    self._remote.write(name, path.read_bytes())
-                    self._brought[name] = stamp
+                self._remote.delete(*set(self._remote.files(BEST)) - there)
+            for name in sorted(changed, key=lambda name: name == _MARKER):
+                stamp, path = changed[name]
+                try:
+                    content = path.read_bytes()
+                except FileNotFoundError:  # replaced since
+                    continue
+                self._lease.check()
+                self._remote.write(name, content)
+                self._brought[name] = stamp
 
-    def _follow(self, below: str) -> None:
-        """Bring the journal ``below`` the run's folder from now on, if it is there."""
+    def _follow(self, below: str, brought: int = 0) -> None:
+        """Bring the journal ``below`` the run's folder from now on, if it is there.
+
+        ``brought``: bytes of it that are there already.
+        """
         journal = self.folder / below / JOURNAL
         if below not in self._segments and journal.exists():
             folder = f"{below}{SEGMENTS}"
-            starts = self._remote.files(folder)
-            brought = assembled_bytes({int(Path(n).stem): size for n, (size, _) in starts.items()})
             self._segments[below] = Segments(self._remote, journal, folder, brought)
+
+    def _changed(self) -> dict[str, tuple[Stamp, Path]]:
+        """What the storage does not have as it is here."""
+        return {
+            name: (stamp, path)
+            for name, stamp, path in self._files()
+            if self._brought.get(name) != stamp
+        }
 
     def _files(self) -> Iterator[tuple[str, Stamp, Path]]:
         """What is to be brought, beside journals: relative path, stamp, path."""

@@ -1,5 +1,7 @@
 """A journal on object storage: files of so many of its lines, named by the byte they begin at."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from tuner.storage.remote import Remote
@@ -13,6 +15,12 @@ SEGMENT_BYTES = 2**16
 def segment_name(start: int) -> str:
     """The name of the segment that begins at byte ``start``."""
     return f"{start:012d}.jsonl"
+
+
+def segment_starts(names: Iterable[str]) -> dict[int, str]:
+    """Those of ``names`` that are segments', by the byte each begins at."""
+    found = {name: re.fullmatch(r"(?:.*/)?(\d{12})\.jsonl", name) for name in names}
+    return {int(match[1]): name for name, match in found.items() if match}
 
 
 def assemble(segments: dict[int, bytes]) -> bytes:
@@ -61,9 +69,3 @@ class Segments:
         self._brought = self._start + len(content)
         if len(content) >= SEGMENT_BYTES:
             self._start = self._brought
-
-
-def assembled_bytes(sizes: dict[int, int]) -> int:
-    """How long the journal is whose segments begin at these bytes and have these sizes."""
-    last = max(sizes, default=0)
-    return last + sizes.get(last, 0)

@@ -21,7 +21,7 @@ from trainables.task import Context
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
 
-EPOCHS = 3
+EPOCHS = 2
 WAYS = ("ddp", "fsdp", "pipeline")
 NEXT = {"ddp": "fsdp", "fsdp": "pipeline", "pipeline": "ddp"}
 """Which way goes on with the checkpoint of which."""
@@ -38,6 +38,7 @@ def settings(home: Path, **more: Any) -> Settings:
         "weights": str(home / "weights.pth"),
         "image_size": 32,
         "batch_size": 14,
+        "micro_batch": 4,
         "optimizer": "sgd",
         "learning_rate": 0.02,
         "random_crop": False,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
-from trainables.parallelism import data_parallel
+from trainables.parallelism import arrange, data_parallel
 from trainables.task import Context
 from tuner.errors import UserError
 from tuner.trainable import validate
@@ -141,3 +141,9 @@ def test_one_process_over_three_devices_trains_as_one_does(
     for metrics, expected in zip(history, alone, strict=True):
         assert metrics == pytest.approx(expected, rel=1e-4)
     assert list(task.state_dict()["model"]) == sorted(task.model.state_dict())
+
+
+def test_one_process_is_not_had_by_several_ranks() -> None:
+    """A space may draw it too rarely for ``validate`` to see."""
+    with pytest.raises(ValueError, match=r"parallel is 'data_parallel', .* the trial has 2 ranks"):
+        arrange("data_parallel", Context(world_size=2))

@@ -87,14 +87,14 @@ def test_words_of_a_command_line_are_texts_or_files_of_them(tmp_path: Path) -> N
     model = TextClassifier(torch.nn.Identity(), [], Vocabulary.build([], 256), 1)
 
     words = ["a text", str(tmp_path / "lines.txt"), str(tmp_path / "more.csv"), "see data.csv"]
-    assert model.inputs(words) == [
+    assert model.read_inputs(words) == [
         "a text", "one text", "another", "a, b", "c", "see data.csv",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"other\.csv, whose first line is 'id,body': it must"):
-        model.inputs([str(tmp_path / "other.csv")])
+        model.read_inputs([str(tmp_path / "other.csv")])
     for name in ("nowhere.txt", "nowhere.csv"):
         with pytest.raises(ValueError, match=rf"{name},? .*cannot be read"):
-            model.inputs([name])
+            model.read_inputs([name])
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import io
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.tuner.report.pages import Page
 from tuner.callbacks.console import Console
 from tuner.commands.report import report
 from tuner.errors import UserError
+from tuner.experiment import Resources
 from tuner.history import State, read_history
 from tuner.report import run_page
 from tuner.run import _Run, resume_run
@@ -102,7 +104,11 @@ def run_of(folder: Path, terminal: io.StringIO) -> _Run:
     """A run that is still to come to its end, with its journal open."""
     experiment: Any = read_history(folder).experiment
     search = open_search(experiment, Journal(folder / JOURNAL))
-    return _Run(experiment, None, search, Kept(folder), Console(terminal), True, False)  # type: ignore[arg-type]
+    trainable: Any = SimpleNamespace(bundles=Resources.bundles)
+    console, kept = Console(terminal), Kept(folder)
+    return _Run(
+        experiment, trainable, search, kept, console, searched=True, test=False, grows=False
+    )
 
 
 def test_at_its_end_the_run_knows_its_state_though_its_journal_is_open(tmp_path: Path) -> None:

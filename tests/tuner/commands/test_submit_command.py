@@ -1,6 +1,7 @@
 """``tuner submit``: what is refused here, and what a job is told to do."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from tests.conftest import EXAMPLES
 from tuner import jobs
 from tuner.commands.submit import submit
 from tuner.errors import UserError
+from tuner.storage.remote import open_remote
 
 
 class Cluster:
@@ -134,13 +136,52 @@ def test_a_run_is_resumed_wherever_it_is_seen(cluster: Cluster, tmp_path: Path) 
     assert cluster.command == ["resume", "/elsewhere/runs/toy", "--set", "stop.time_budget=60"]
     assert cluster.job.metadata == {"run": "toy"}
     assert "working_dir" not in cluster.job.runtime_env
-    submit("s3://bucket/runs/toy/", None, [], None, wait=False)
-    assert cluster.command == ["resume", "s3://bucket/runs/toy/"]
+    submit("nosuch://bucket/runs/toy/", None, [], None, wait=False)
+    assert cluster.command == ["resume", "nosuch://bucket/runs/toy/"]
     assert cluster.job.submission_id.startswith("toy-")
     with pytest.raises(UserError, match="is no run folder"):
         submit(str(tmp_path), None, [], None, wait=False)
     with pytest.raises(UserError, match="--data is 'digits', but /elsewhere/runs/toy is a run"):
         submit("/elsewhere/runs/toy", "digits", [], None, wait=False)
+
+
+@pytest.fixture
+def remote_run(experiment: Callable[..., Any], tmp_path: Path) -> str:
+    """A run on object storage that this machine can read."""
+    uri = f"memory://submit{tmp_path}/toy"
+    remote = open_remote(uri)
+    remote.write("experiment.yaml", experiment().model_dump_json().encode())  # JSON is YAML
+    remote.write("journal/000000000000.jsonl", b'{"event":"session","time":1}\n')
+    return uri
+
+
+def test_what_the_users_task_imports_travels_with_a_run_on_object_storage(
+    project: Path,
+    cluster: Cluster,
+    remote_run: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(project.parent / "home"))
+    submit(remote_run, None, [], None, wait=False)
+    assert cluster.command == ["resume", remote_run]
+    assert cluster.job.runtime_env["working_dir"] == str(project)
+    assert cluster.job.metadata == {"run": "toy", "algorithm": "random", "metric": "loss (min)"}
+    with pytest.raises(UserError, match=r"unknown key stop\.time; did you mean time_budget"):
+        submit(remote_run, None, ["stop.time=60"], None, wait=False)
+    assert "note:" not in capsys.readouterr().out
+    submit("nosuch://bucket/runs/toy", None, [], None, wait=False)
+    assert cluster.command == ["resume", "nosuch://bucket/runs/toy"]
+    assert "working_dir" not in cluster.job.runtime_env
+    note = capsys.readouterr().out.splitlines()[0]
+    assert note.startswith("note: the job itself checks the run, for it cannot be read here: ")
+
+
+def test_a_uri_with_credentials_goes_to_no_cluster(cluster: Cluster) -> None:
+    with pytest.raises(UserError, match="so it must hold no credentials") as refused:
+        submit("s3://KEY:SECRET@bucket/runs/toy", None, [], None, wait=False)
+    assert "SECRET" not in str(refused.value)
+    assert not hasattr(cluster, "job")
 
 
 def test_how_to_follow_and_to_stop_is_said(

@@ -1,10 +1,22 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tuner.errors import UserError
 from tuner.experiment import make_experiment
-from tuner.storage import is_remote, join, local_folder, split, uri_of
+from tuner.history import read_history
+from tuner.results import load_model
+from tuner.storage import (
+    fetch_model,
+    hold,
+    is_remote,
+    join,
+    local_folder,
+    run_names,
+    split,
+    uri_of,
+)
 from tuner.storage.remote import open_remote
 
 URIS = [
@@ -51,6 +63,7 @@ def test_what_lies_on_this_machine_is_a_folder(storage: str, tmp_path: Path) -> 
     assert experiment.folder == tmp_path / "runs/run"
     assert experiment.location == str(tmp_path / "runs/run")
     assert uri_of(experiment.folder) is None
+    assert fetch_model(f"{storage}/run") == tmp_path / "runs/run"
 
 
 def test_a_run_on_object_storage_has_a_location_and_a_mirror() -> None:
@@ -60,9 +73,47 @@ def test_a_run_on_object_storage_has_a_location_and_a_mirror() -> None:
     assert experiment.folder == local_folder(experiment.location)
 
 
-def test_credentials_in_a_uri_are_refused() -> None:
-    with pytest.raises(UserError, match=r"storage is .*: it is written into the run's folder, so"):
-        make_experiment({"name": "run", "storage": "s3://key:secret@bucket/a"}, {})
+WITH_SECRETS = [
+    "s3://KEY:SECRET@bucket/a",
+    "s3a://KEY@bucket/a",
+    "s3://KEY:SEC/RET@bucket/a",
+    "abfs://:SECRET@account.blob.core.windows.net/box",
+    "sftp://KEY:SECRET@host/a",
+]
+
+
+@pytest.mark.parametrize("uri", WITH_SECRETS)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda uri: make_experiment({"name": "run", "storage": uri}, {}),
+        lambda uri: make_experiment({"name": "run"}, {"storage": uri}),
+        open_remote,
+        local_folder,
+        hold,
+        run_names,
+        read_history,
+        load_model,
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_not_shown(
+    uri: str, use: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    match = (
+        r"storage is '\w+://\*\*\*': it is written into the run's folder, so it must hold no cre"
+    )
+    with pytest.raises(UserError, match=match) as refused:
+        use(uri)
+    assert not any(part in str(refused.value) for part in ("KEY:", "KEY@", "SEC", "RET"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "uri", ["abfs://box@account.dfs.core.windows.net/a", "gs://anonymous@box/a", "hdfs://me@host/a"]
+)
+def test_a_name_before_an_at_is_no_secret(uri: str) -> None:
+    assert make_experiment({"name": "run", "storage": uri}, {}).location == f"{uri}/run"
 
 
 @pytest.mark.parametrize("uri", ["nosuch://bucket/a", "sftp://host/a"])

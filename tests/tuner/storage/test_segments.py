@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner.storage.remote import Remote, open_remote
-from tuner.storage.segments import SEGMENT_BYTES, Segments, assemble, assembled_bytes
+from tuner.storage.segments import SEGMENT_BYTES, Segments, assemble, segment_starts
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def test_what_was_brought_is_the_journals_whole_lines(remote: Remote, tmp_path: 
             whole = journal.read_bytes()
             assert assemble(there(remote)) == whole[: whole.rfind(b"\n") + 1]
         if draw.random() < 0.05:  # another process goes on, from what is there
-            sizes = {start: len(content) for start, content in there(remote).items()}
-            segments = Segments(remote, journal, "journal", assembled_bytes(sizes))
+            segments = Segments(remote, journal, "journal", len(assemble(there(remote))))
 
     assert max(map(len, there(remote).values())) < 2 * SEGMENT_BYTES
 
@@ -39,6 +38,17 @@ def test_what_was_brought_is_the_journals_whole_lines(remote: Remote, tmp_path: 
 def test_a_segment_that_begins_before_anothers_end_cuts_it_off() -> None:
     """That is what a driver left behind that did not yet know of its successor."""
     assert assemble({0: b"a\n", 2: b"late\nlater\n", 7: b"b\n"}) == b"a\nlate\nb\n"
+
+
+def test_what_is_no_segment_does_not_count() -> None:
+    others = [
+        "journal/000000000007.jsonl.1f.partial",
+        "journal/notes",
+        "journal/7.jsonl",
+        "journal",
+    ]
+    segment = "final/journal/000000000007.jsonl"
+    assert segment_starts([*others, segment]) == {7: segment}
 
 
 def test_a_segment_that_is_missing_is_told() -> None:
