@@ -7,13 +7,14 @@ repeated by ``--faults 5 --seed S``. Exit code 1 where something was found wrong
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.conftest import own_cluster
-from tests.faults.injector import Injector, Report
+from tests.faults.injector import WORKER_CPUS, Injector, Report
 from tests.faults.schedule import FAULTS_A_RUN
+from tests.test_nodes import Nodes
 
 
 def main() -> None:
@@ -25,24 +26,29 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many")
     parser.add_argument("--json", type=Path, default=Path("faults.json"), help="the file to write")
     asked = parser.parse_args()
-    with own_cluster() as address:
-        reports = suffer(address, asked.faults, asked.seed, asked.minutes)
+    reports = suffer(asked.faults, asked.seed, asked.minutes)
     asked.json.write_text(json.dumps(summary(reports), indent=2) + "\n", encoding="utf-8")
     print(table(reports))
     sys.exit(any(report.wrong for report in reports))
 
 
-def suffer(address: str, faults: int, seed: int, minutes: float = 1e9) -> list[Report]:
-    """Runs from ``seed`` on until so many faults have struck."""
-    injector, reports = Injector(address, keep=True), list[Report]()
+def suffer(faults: int, seed: int, minutes: float) -> list[Report]:
+    """Runs from ``seed`` on until so many faults have struck, on a cluster of their own."""
     deadline = time.monotonic() + 60 * minutes
-    try:
-        while (left := faults - sum(map(_struck, reports))) > 0 and time.monotonic() < deadline:
-            report = injector.run(seed + len(reports), min(left, FAULTS_A_RUN))
-            reports.append(report)
-            print(line(report), flush=True)
-    finally:
-        injector.close()
+    reports: list[Report] = []
+    with tempfile.TemporaryDirectory(prefix="tuner-nodes-", dir="/tmp") as folder:
+        nodes = Nodes(Path(folder))
+        try:
+            nodes.head.wait()
+            nodes.add(WORKER_CPUS).wait()
+            injector = Injector(nodes.address, nodes, keep=True)
+            while (left := faults - sum(map(_struck, reports))) > 0 and time.monotonic() < deadline:
+                report = injector.run(seed + len(reports), min(left, FAULTS_A_RUN))
+                reports.append(report)
+                print(line(report), flush=True)
+            injector.close()
+        finally:
+            nodes.stop()
     return reports
 
 

@@ -28,6 +28,7 @@ from tests.faults.schedule import (
     draw_schedule,
 )
 from tests.test_end_to_end import outcome
+from tests.test_nodes import Nodes
 from tuner.history import read_history
 from tuner.run import _trial_seed
 from tuner.search.journal import read_journal
@@ -37,6 +38,9 @@ PATIENCE = 120.0
 
 DISK_MB = 64
 """A run ends where less than 32 MB are left."""
+
+WORKER_CPUS = 8
+"""Logical ones, of the node that holds the ranks."""
 
 EXIT_CODES = {"kill_driver": -9, "garble": -9, "full_disk": 1, "ctrl_c": 130}
 
@@ -68,12 +72,13 @@ class Injector:
 
     Args:
         address: of the cluster, which nobody else uses meanwhile.
+        nodes: those of the cluster, where they may be killed; one holds all ranks.
         keep: leave the folders of runs with a finding.
 
     """
 
-    def __init__(self, address: str, *, keep: bool = False) -> None:
-        self.address, self.keep = address, keep
+    def __init__(self, address: str, nodes: Nodes | None = None, *, keep: bool = False) -> None:
+        self.address, self.nodes, self.keep = address, nodes, keep
         self.mounts = _can_mount()
         self._unbroken: dict[Variant, Any] = {}
         self._results: dict[Variant, int] = {}
@@ -86,7 +91,8 @@ class Injector:
     def kinds(self) -> tuple[str, ...]:
         """The faults that can be done on this machine."""
         kinds = ("kill_actor", "kill_peer", "kill_driver", "garble", "stop", "drop_network")
-        return (*kinds, "ctrl_c", "full_disk") if self.mounts else (*kinds, "ctrl_c")
+        kinds += ("ctrl_c", "full_disk") if self.mounts else ("ctrl_c",)
+        return (*kinds, "kill_node") if self.nodes else kinds
 
     def run(self, seed: int, most: int) -> Report:
         """One run with the faults of ``seed``, ``most`` of them."""
@@ -96,7 +102,7 @@ class Injector:
         schedule = Schedule(seed, schedule.variant, schedule.faults[:outside])
         report, began = Report(schedule), time.monotonic()
         with self._folder(schedule.variant) as folder:
-            run = _Run(folder, schedule, self.address, report)
+            run = _Run(folder, schedule, self.address, report, self.nodes)
             try:
                 run.go()
                 report.wrong += check_run(run.folder, schedule.variant)
@@ -142,7 +148,10 @@ class Injector:
             (folder / "disk").mkdir()
             (folder / "orders").mkdir()
             shutil.copy(Path(__file__).with_name("faulty_task.py"), folder)
-            (folder / "faulty.yaml").write_text(yaml.safe_dump(_described(folder, variant, sleep)))
+            described = _described(folder, variant, sleep)
+            if self.nodes:
+                described["resources"]["accelerator_type"] = "WORKER"
+            (folder / "faulty.yaml").write_text(yaml.safe_dump(described))
             if self.mounts:
                 _mount(folder / "disk")
             try:
@@ -155,9 +164,16 @@ class Injector:
 class _Run:
     """One search and its sessions."""
 
-    def __init__(self, home: Path, schedule: Schedule, address: str, report: Report) -> None:
+    def __init__(
+        self,
+        home: Path,
+        schedule: Schedule,
+        address: str,
+        report: Report,
+        nodes: Nodes | None,
+    ) -> None:
         self.home, self.folder = home, home / "disk/faulty"
-        self.schedule, self.report = schedule, report
+        self.schedule, self.report, self.nodes = schedule, report, nodes
         self.pids: set[int] = set()
         """Processes that must be gone in the end."""
         self.told: list[str] = []
@@ -205,6 +221,14 @@ class _Run:
             return False
         time.sleep(random.uniform(1, 6))
         self._go_on_stopped()
+        return True
+
+    def _kill_node(self, random: Random) -> bool:  # noqa: ARG002 - a fault takes it
+        """All processes of the node that holds the ranks; another one joins."""
+        assert self.nodes
+        self._ranks(peers=True), self._ranks(peers=False)
+        self.nodes.workers[-1].kill()
+        self.nodes.add(WORKER_CPUS).wait()
         return True
 
     def _drop_network(self, random: Random) -> bool:  # noqa: ARG002 - a fault takes it
@@ -256,7 +280,7 @@ class _Run:
         code = self._end_of_session()
         if code == 0:  # it was about to end
             return False
-        if code != EXIT_CODES["ctrl_c"]:
+        if code not in (EXIT_CODES["ctrl_c"], -signal.SIGINT):  # a shell calls both 130
             raise Wrong(f"after Ctrl-C twice a session exits with {code}: {self.told[-1]}")
         self._resume()
         return True
