@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,21 +114,23 @@ def tuner_there(tmp_path: Path, ray_address: str) -> CommandLine:
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[..., Any]:
     """Makes an experiment on the toy Task, with ``overrides`` by dotted path."""
+    return partial(toy_experiment, tmp_path)
+
+
+def toy_experiment(folder: Path, **overrides: Any) -> Any:
+    """An experiment on the toy Task that runs in ``folder``; of an override, ``__`` is a dot."""
     from tuner.experiment import make_experiment
 
-    def make(**overrides: Any) -> Any:
-        values: dict[str, Any] = {
-            "name": "toy",
-            "trainable": "toy_task:Toy",
-            "search_space": str(EXAMPLES / "every_kind.yaml"),
-            "search": {
-                "algorithm": "random", "metric": "loss", "mode": "min",
-                "num_trials": 4, "max_epochs": 3,
-            },
-            "resources": {"workers_per_trial": 1, "max_concurrent_trials": 1},
-            "storage": str(tmp_path / "runs"),
-            "cache": {"dir": str(tmp_path / "cache")},
-        }  # fmt: skip
-        return make_experiment(values, {k.replace("__", "."): v for k, v in overrides.items()})
-
-    return make
+    values: dict[str, Any] = {
+        "name": "toy",
+        "trainable": "toy_task:Toy",
+        "search_space": str(EXAMPLES / "every_kind.yaml"),
+        "search": {
+            "algorithm": "random", "metric": "loss", "mode": "min",
+            "num_trials": 4, "max_epochs": 3,
+        },
+        "resources": {"workers_per_trial": 1, "max_concurrent_trials": 1},
+        "storage": str(folder / "runs"),
+        "cache": {"dir": str(folder / "cache")},
+    }  # fmt: skip
+    return make_experiment(values, {k.replace("__", "."): v for k, v in overrides.items()})
