@@ -145,7 +145,6 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
             self._group.shut_down()
 
     def _run_epoch(self, group: "RankGroup") -> Outcome:
-        group.doing = f"{self.trial_name} epoch {self.iteration + 1}"
         if not self._built:
             group.repair()
             state = ray.put(self._state) if self._state is not None else None
@@ -169,8 +168,6 @@ class RankGroup:
     """
 
     def __init__(self, bundles: list[dict[str, float]], slot: int | None = None) -> None:
-        self.doing = ""
-        """Trial and epoch: how the dashboard calls what the peers do."""
         self._size = len(bundles)
         use_interface_of(ray.util.get_node_ip_address())
         self._first = Rank(0, self._size, **_rank_options(bundles[0]))
@@ -252,8 +249,8 @@ class RankGroup:
             ray.kill(peer)
 
     def _submit(self, method: str, *args: Any) -> dict[Future[Outcome], int]:
-        pending: dict[Future[Outcome], int] = {
-            peer.call.options(name=f"{self.doing} {method}").remote(method, *args).future(): rank
+        pending: dict[Future[Outcome], int] = {  # no trial in the name: Ray keeps 20 KB for each
+            peer.call.options(name=method).remote(method, *args).future(): rank
             for rank, peer in enumerate(self._peers, start=1)
         }
         here = [ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args]
