@@ -124,6 +124,11 @@ def test_an_unknown_name_is_answered_with_a_near_one(tmp_path: Path):
     )
 
 
+def test_a_device_without_an_end_is_not_read_to_it():
+    with pytest.raises(SpaceError, match=r"^/dev/zero: .* it has more than 1,048,576 characters"):
+        load_space("/dev/zero")
+
+
 def test_a_folder_is_no_file(tmp_path: Path):
     assert message(tmp_path) == (
         f"{tmp_path}: {tmp_path} cannot be read, Is a directory; name a YAML file"
