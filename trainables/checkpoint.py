@@ -14,8 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 TENSORS, REST = "tensors.safetensors", "state.pt"
-OUT_OF_REACH = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
-"""Errors that tell of the file system, and nothing of the file."""
+OUT_OF_REACH = (
+    *(errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
+"""Errors that tell of the machine or the file system, and nothing of the file."""
 CHECKSUM = "crc32"
 """Of all tensors' bytes, among the metadata of :data:`TENSORS`."""
 
@@ -55,11 +58,14 @@ def load_state(directory: Path) -> dict[str, Any]:
     Raises:
         DamagedCheckpointError: there is no whole checkpoint.
         OSError: it cannot be read just now.
+        MemoryError: it has no room here.
 
     """
     try:
         joined = _join(_load_rest(directory / REST), _load_tensors(directory / TENSORS))
         assert isinstance(joined, dict)
+    except MemoryError:
+        raise
     except Exception as error:  # what the readers raise for a file like this has no end
         if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
             raise
@@ -78,6 +84,7 @@ def _load_rest(path: Path) -> Any:
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
+    path.open("rb").close()  # safetensors' own errors have no errno
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         written = (file.metadata() or {}).get(CHECKSUM)
@@ -99,8 +106,9 @@ _MARK = "\0tensor"
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        # a clone: safetensors refuses tensors that share memory
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
+        # a copy: safetensors refuses tensors that share memory, and strides that skip some
+        own = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        tensors[path] = own.copy_(value.detach())
         return {_MARK: path}
     if isinstance(value, dict):
         return {k: _split(v, f"{path}/{k}", tensors) for k, v in value.items()}
