@@ -200,11 +200,12 @@ def test_a_resumed_run_unpickles_nothing(
     assert checkpoint != saved
     tuner = CommandLine(home, {"RAY_ADDRESS": ray_address})
 
-    tuner("resume", "runs/toy")
+    resumed = tuner("resume", "runs/toy")
 
     assert not canary.exists()
+    assert resumed.returncode == 0, resumed.stderr  # the trial began anew
     for command in ("show", "best", "report"):
-        tuner(command, "runs/toy")
+        assert tuner(command, "runs/toy").returncode == 0, command
 
 
 def test_reading_a_run_imports_nothing_of_it(
@@ -255,7 +256,9 @@ def test_a_journal_names_no_file_outside_its_run(
             event["path"] = str(mine)
     first = next(i for i, event in enumerate(events) if event["event"] == "checkpoint")
     journal.write_text("".join(json.dumps(event) + "\n" for event in events[: first + 1]))
-    CommandLine(home, {"RAY_ADDRESS": ray_address})("resume", "runs/toy")
+    resumed = CommandLine(home, {"RAY_ADDRESS": ray_address})("resume", "runs/toy")
+    print(resumed.stderr, resumed.returncode)
+    assert resumed.returncode == 0, resumed.stderr
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -273,3 +276,14 @@ def test_a_link_out_of_a_run_folder_is_refused(run_folder: Path, tmp_path: Path)
             resume_run(run)
         shutil.rmtree(run)
     assert mine.read_text() == "mine"
+
+
+def test_links_that_do_no_harm_are_none_to_refuse(run_folder: Path, tmp_path: Path) -> None:
+    """Those of Weights & Biases to its logs, and one that leads in a circle."""
+    run = tmp_path / "toy"
+    shutil.copytree(run_folder / "runs/toy", run)
+    (run / "wandb/run-1/logs").mkdir(parents=True)
+    (run / "wandb/latest-run").symlink_to("run-1")
+    (run / "wandb/run-1/logs/debug-core.log").symlink_to(tmp_path / "core.log")
+    (run / "notes").symlink_to("notes")
+    assert resume_run(run, address="127.0.0.1:1").best == run / "best"

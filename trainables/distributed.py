@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow.fs import FileType
 from ray._private.state import state as cluster_state  # no public way to ask for draining nodes
 from ray.exceptions import RayError
 from ray.tune import Trainable
 from ray.util import get_current_placement_group, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from trainables.checkpoint import load_state, save_state
+from trainables.checkpoint import DamagedCheckpointError, load_state, save_state
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
 from trainables.process_group import abort_group, open_store, use_interface_of
@@ -109,13 +110,22 @@ class DistributedTrainable(Trainable):  # type: ignore[misc]
 
         Raises:
             ValueError: the checkpoint holds one.
+            DamagedCheckpointError: it is gone, or not whole.
+            RankLostError: it cannot be read here and now.
 
         """
         checkpoint = getattr(checkpoint_path, "checkpoint", checkpoint_path)
         pickled = f"{checkpoint.path}/_dict_checkpoint.pkl"
-        if checkpoint.filesystem.get_file_info(pickled).is_file:
-            raise ValueError(f"{pickled} is none of ours: a checkpoint of a Task is not pickled")
-        super().restore(checkpoint_path)
+        try:
+            folder, unwanted = checkpoint.filesystem.get_file_info([checkpoint.path, pickled])
+            if folder.type == FileType.NotFound:
+                raise DamagedCheckpointError(f"{checkpoint.path} is gone")
+            if unwanted.is_file:
+                raise ValueError(f"{pickled} is none of ours: a Task's checkpoint is not pickled")
+            super().restore(checkpoint_path)
+        except (OSError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            raise RankLostError(f"{checkpoint.path} cannot be read: {reason}") from error
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the Task's state and the epoch it belongs to.

@@ -81,11 +81,21 @@ def choose_best(search: Search, final: FinalFit | None = None) -> Best | None:
 def write_best(
     best: Best, experiment: Experiment, trainable: Trainable, test: Mapping[str, float]
 ) -> Path:
-    """Write ``best/`` anew; ``test``: its score on test data, if there is one.
+    """Write ``best/``, unless it holds that model; ``test``: its score on test data, if any.
 
-    The folder appears whole: it is written beside and renamed.
+    The folder appears whole: it is written beside and renamed. A model in it is not given up for
+    none.
+
+    Raises:
+        DamagedCheckpointError: the checkpoint of the best is not whole; ``best/`` is as it was.
+
     """
     folder = experiment.folder / "best"
+    if _holds(folder, best, trainable):
+        write_metrics(best, folder, test)
+        return folder
+    if not best.checkpoint and (folder / "checkpoint").exists():
+        return folder
     beside = folder.with_name(f".best.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -103,6 +113,21 @@ def write_best(
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
+
+
+def _holds(folder: Path, best: Best, trainable: Trainable) -> bool:
+    """Whether ``best/`` holds that model, whole."""
+    from trainables.checkpoint import DamagedCheckpointError, load_state
+
+    try:
+        facts = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if trainable.is_task:
+            load_state(folder / "checkpoint")
+    except (OSError, ValueError, DamagedCheckpointError):
+        return False
+    known = {key: facts.get(key) for key in ("trial", "epoch", "final", "epochs", "data")}
+    there = (folder / "checkpoint").is_dir() and (folder / "config.yaml").is_file()
+    return there and {k: v for k, v in known.items() if v is not None} == best.origin
 
 
 def write_metrics(best: Best, folder: Path, test: Mapping[str, float]) -> None:
@@ -134,18 +159,14 @@ def best_checkpoint(search: Search) -> tuple[Trial, int] | None:
 def _write_model(
     trainable: Trainable, config: Mapping[str, Any], checkpoint: Path, folder: Path
 ) -> None:
-    shutil.copytree(checkpoint, folder / "checkpoint")
     if not trainable.is_task:
+        shutil.copytree(checkpoint, folder / "checkpoint")
         return
-    from trainables.checkpoint import DamagedCheckpointError, load_state
+    from trainables.checkpoint import load_state
     from trainables.rank import build_config
 
-    try:
-        state = load_state(checkpoint)["task"]
-    except DamagedCheckpointError as error:
-        raise UserError(
-            f"the best model is lost, resume the run to train it again: {error}"
-        ) from error
+    state = load_state(checkpoint)["task"]
+    shutil.copytree(checkpoint, folder / "checkpoint")
     if export := getattr(trainable.cls, "export", None):
         export(build_config(trainable.cls, config), state, folder)
 

@@ -50,11 +50,14 @@ from tuner.search import build_search
 from tuner.search.journal import JOURNAL, Event, Journal
 from tuner.search.search import Search
 from tuner.search.trial import Trial
-from tuner.storage import Kept, checkpoint_at, drop_checkpoints, for_tune, hold, is_remote, placed
+from tuner.storage import Kept, drop_checkpoints, for_tune, hold, is_remote, placed
 from tuner.text import shown
 from tuner.trainable import Trainable, kept_source, overridden, saves, validate
 
 LOG = "run.log"
+
+Damage = tuple[int, dict[str, Any], int]
+"""Of a checkpoint that is not whole: the trial's number, the error, the epoch."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,6 @@ def _run(
         )
         if earlier:
             search.learn(**vars(earlier))
-        elif trainable.is_task:
-            _look_at_best(search, experiment)
         terminal = stack.enter_context(captured(experiment.folder / LOG))
         stack.enter_context(_interruptible())
         searched = bool(search.trials) and search.finished and not go_on
@@ -207,7 +208,7 @@ def _run(
         try:
             if searched:
                 search.finish()
-                if not run.has_more:
+                if not run.has_more and not run.write():
                     return run.finish()
             for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
                 console.warn(line)
@@ -307,22 +308,43 @@ class _Run:
             self.run_search(slots)
         if self._to_be_fitted:
             self.run_final()
+        self.mend_best(slots)
         return self.finish()
 
-    def run_search(self, slots: int) -> None:
+    def run_search(self, slots: int, damage: Damage | None = None) -> None:
         budget = self.experiment.stop.time_budget
         self.drop_leftovers()
-        bridge = self._tune(self.experiment, self.search, slots, self.trial_config, budget)
+        bridge = self._tune(
+            self.experiment,
+            self.search,
+            slots,
+            self.trial_config,
+            damage=damage,
+            time_budget=budget,
+        )
         if bridge.problem:
             raise bridge.problem
-        self.slots, self.actors = bridge.slots, len(bridge.actors)
+        self.slots, self.actors = bridge.slots, self.actors + len(bridge.actors)
 
     def drop_leftovers(self) -> None:
         """Delete checkpoints that are there and that the journal does not name."""
         named = {path for trial in self.search.trials for path in trial.checkpoints.values()}
         drop_checkpoints(self.experiment.location, spare=named)
 
-    def run_final(self) -> None:
+    def mend_best(self, slots: int) -> None:
+        """Train again what ``best/`` is to hold, where nothing has its model any more."""
+        tried: list[dict[str, Any]] = []
+        while (error := self.write()) and (best := self.best) and best.origin not in tried:
+            tried.append(best.origin)
+            told = {"type": type(error).__name__, "message": str(error)}
+            what = "the final fit" if best.final else f"trial {best.trial.number}"
+            self.console.warn(f"the best model is lost: {error}. Now {what} trains again")
+            if best.final and best.final.result:
+                self.run_final((0, told, best.final.result.epoch))
+            else:
+                self.run_search(slots, (best.trial.number, told, best.epoch))
+
+    def run_final(self, damage: Damage | None = None) -> None:
         """Train the best configuration afresh, or go on with that."""
         fit = wanted_fit(self.experiment, self.search)
         assert fit is not None
@@ -331,7 +353,7 @@ class _Run:
         place = self.experiment.model_copy(update=inside)
         with open_final(self.kept, self.search, fit) as final:
             config = self.trial_config(final.of, **final.spec)
-            self._tune(place, final.search, 1, lambda _: config, fit=vars(fit))
+            self._tune(place, final.search, 1, lambda _: config, damage=damage, fit=vars(fit))
 
     def _tune(
         self,
@@ -339,6 +361,8 @@ class _Run:
         search: Search,
         slots: int,
         make_config: Callable[[Trial], dict[str, Any]],
+        *,
+        damage: Damage | None = None,
         time_budget: float | None = None,
         **facts: Any,
     ) -> Any:
@@ -359,6 +383,8 @@ class _Run:
         )
         search.subscribe(self._warn_of_room)
         search.open_session(slots=slots, **facts)
+        if damage:
+            search.damaged(*damage)
         with ExitStack() as stack:
             for observer in self._observers(place, search, slots):
                 guarded = Guarded(observer, self.console.warn)
@@ -409,7 +435,8 @@ class _Run:
     def finish(self) -> Summary:
         """Write the results and score the best model; refuse where there are none."""
         drop_other(self.kept, wanted_fit(self.experiment, self.search))
-        best = self.write()
+        lost, folder = self.write(), self.experiment.folder
+        best = folder / "best" if self.best and not lost else None
         if best and self._to_be_scored:
             self.score(best)
         self.report(State.ENDED_EARLY if self.search.halted else State.FINISHED)
@@ -417,8 +444,10 @@ class _Run:
         if self.search.best is None and first:
             raise UserError(
                 f"every trial failed, the first with {first['type']}: {first['message']} "
-                f"(see {self.experiment.folder / 'trials.csv'})"
+                f"(see {folder / 'trials.csv'})"
             )
+        if lost:
+            raise UserError(f"the best model is lost ({lost}); go on with: {_go_on(folder)}")
         return Summary(self.experiment.folder, self.search, self.slots, self.actors, best)
 
     def score(self, folder: Path) -> None:
@@ -431,14 +460,19 @@ class _Run:
         score = score_best(self.experiment, best, spec)
         write_metrics(best, folder, score.metrics)
 
-    def write(self) -> Path | None:
-        """Write ``trials.csv`` and ``best/`` as they stand."""
+    def write(self) -> Exception | None:
+        """Write ``trials.csv`` and ``best/`` as they stand; returns why ``best/`` cannot be."""
+        from trainables.checkpoint import DamagedCheckpointError
+
         write_trials(self.search, self.experiment.folder / "trials.csv")
-        best = self.best
-        if best is None:
-            return None
-        score = read_score(self.experiment.folder, best)
-        return write_best(best, self.experiment, self.trainable, score.metrics if score else {})
+        if best := self.best:
+            score = read_score(self.experiment.folder, best)
+            test = score.metrics if score else {}
+            try:
+                write_best(best, self.experiment, self.trainable, test)
+            except DamagedCheckpointError as error:
+                return error
+        return None
 
     def report(self, state: State) -> None:
         """Write ``report.html``; where that fails, or takes someone too long, the run has its end.
@@ -457,7 +491,8 @@ class _Run:
 
     def interrupted(self, reason: str | None = None) -> InterruptedRunError:
         """Write what there is; the error says why, where it was nobody's wish, and how to go on."""
-        self.write()
+        if lost := self.write():
+            self.console.warn(f"best/ is not the best model: {lost}. A resume trains it again")
         self.report(State.INTERRUPTED)
         command = _go_on(self.experiment.folder)
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
@@ -553,21 +588,6 @@ def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> 
         ).fit()
 
 
-def _look_at_best(search: Search, experiment: Experiment) -> None:
-    """Have the best trial train again, if it is over and its checkpoint has been damaged since."""
-    from trainables.checkpoint import DamagedCheckpointError, load_state
-
-    best = search.best
-    if not best or best.resumable or best.best_epoch not in best.checkpoints:
-        return
-    try:
-        with checkpoint_at(experiment.storage, best.checkpoints[best.best_epoch]) as checkpoint:
-            load_state(checkpoint)
-    except DamagedCheckpointError as error:
-        told = {"type": type(error).__name__, "message": str(error)}
-        search.damaged(best.number, told, best.best_epoch)
-
-
 def _refuse_links(folder: Path) -> None:
     """A run writes below its folder alone, wherever that comes from.
 
@@ -575,13 +595,16 @@ def _refuse_links(folder: Path) -> None:
         UserError: a link in it leads elsewhere.
 
     """
+    inside = Path(os.path.realpath(folder))
     for top, folders, names in os.walk(folder):
         for path in (Path(top, name) for name in [*folders, *names]):
-            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
                 raise UserError(
                     f"{path} is a link to {path.readlink()}, outside of the run's folder, where a "
                     "resumed run would write; remove the link"
                 )
+        if "wandb" in folders:
+            folders.remove("wandb")  # it links its logs, and makes those links anew
 
 
 def _storage_problem(error: BaseException | None) -> StorageError | None:

@@ -1,13 +1,17 @@
 """Tasks on real gloo ranks under Ray: warm, repaired after failures, replaced after losses."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune import Checkpoint
 
 from tests.conftest import EXAMPLES
+from trainables.checkpoint import DamagedCheckpointError
+from trainables.distributed import DistributedTrainable, RankLostError
 from tuner.run import Summary, start_run
 from tuner.search.trial import Status
 
@@ -59,6 +63,22 @@ def test_a_task_that_raises_on_one_rank_fails_alone_and_the_ranks_stay(
         assert "misbehave" in trial.error["traceback"]
         assert trial.attempts == 1
     assert summary.actors == 1
+
+
+def test_a_checkpoint_that_is_gone_is_told_from_one_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first costs epochs, the second an attempt; neither is the configuration's fault."""
+    trainable = DistributedTrainable.__new__(DistributedTrainable)
+    with pytest.raises(DamagedCheckpointError, match="is gone"):
+        trainable.restore(Checkpoint.from_directory(tmp_path / "gone"))
+
+    def load(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("trainables.distributed.load_state", load)
+    with pytest.raises(RankLostError, match=r"cannot be read: .*Input/output error"):
+        trainable.restore(Checkpoint.from_directory(tmp_path))
 
 
 @pytest.mark.parametrize("rank", [0, 1])

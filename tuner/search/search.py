@@ -266,7 +266,8 @@ class Search:
         A trial keeps its latest checkpoint and the one of its best epoch, as long as there is room.
         """
         trial = self.trials[number]
-        if epoch not in trial.results or trial.status is Status.FAILED:
+        unsaved = trial is self.best and epoch == trial.best_epoch
+        if epoch not in trial.results or (trial.status is Status.FAILED and not unsaved):
             return [path]
         replaced = trial.checkpoints.get(epoch, path)
         self._commit("checkpoint", trial, epoch=epoch, path=path, bytes=size)
@@ -318,8 +319,8 @@ class Search:
         if trial.number in self._active and trial not in self._interrupted:
             self._commit("replace", trial, reason=reason)
 
-    def damaged(self, number: int, error: dict[str, Any], epoch: int | None = None) -> list[str]:
-        """Hear that a checkpoint of a trial, or its latest, cannot be read; returns its path.
+    def damaged(self, number: int, error: dict[str, Any], epoch: int | None = None) -> None:
+        """Hear that a checkpoint of a trial, or its latest, is not whole.
 
         The trial goes on from an earlier one, or begins anew. What it reports again is not counted
         again. One that is over does so too, where it is the best and nothing else has its model.
@@ -327,11 +328,9 @@ class Search:
         trial = self.trials[number]
         if not trial.checkpoints:
             self.fail(number, error)
-            return []
+            return
         epoch = max(trial.checkpoints) if epoch is None else epoch
-        path = trial.checkpoints[epoch]
         self._commit("damaged", trial, epoch=epoch, error=error)
-        return [path]
 
     def withdraw(self, number: int, reason: str) -> None:
         """Hear that a trial cannot start on its slot, or go on there: another one takes it up."""
@@ -581,7 +580,7 @@ class Search:
     def _on_damaged(self, trial: Trial, event: Event) -> None:
         trial.checkpoints.pop(event["epoch"])
         trial.checkpoint_bytes.pop(event["epoch"])
-        if trial.status in (Status.COMPLETED, Status.STOPPED):
+        if trial.status is not Status.PAUSED:
             self._active[trial.number] = trial
         if trial.number in self._active and trial not in self._interrupted:
             self._lose(trial)
@@ -597,9 +596,10 @@ class Search:
 
     def _on_halt(self, event: Event) -> None:
         self.halted = event["reason"]
-        for trial in list(self._interrupted):
-            trial.status = Status.STOPPED
-            self._release(trial)
+        waiting = list(self._interrupted)
+        self._interrupted.clear()
+        for trial in waiting:
+            self._lose(trial)
 
     def _lose(self, trial: Trial) -> None:
         """The process of an active trial is gone: queue the trial, if there is a reason to."""

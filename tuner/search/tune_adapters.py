@@ -443,7 +443,7 @@ class TuneBridge:
         if error["type"] == WornOutError.__name__:
             self.search.replace(trial.number, error["message"])
         elif error["type"] == DamagedCheckpointError.__name__:
-            self._delete(self.search.damaged(trial.number, error))
+            self.search.damaged(trial.number, error)
         elif lost:
             self.search.interrupt(trial.number, error)
             self._count_loss(error)
@@ -605,8 +605,9 @@ def _forget_ended(controller: Any) -> None:
     While others live, for Tune reads its snapshot where no trial is left.
     """
     ended = controller._stopped_trials | controller._failed_trials  # noqa: SLF001
-    if not ended or not controller._live_trials:  # noqa: SLF001
+    if not ended or not controller._live_trials - ended:  # noqa: SLF001
         return
+    controller._live_trials -= ended  # noqa: SLF001 - Tune leaves those in it that failed
     controller._trials[:] = [t for t in controller._trials if t not in ended]  # noqa: SLF001
     controller._trials_to_cache -= ended  # noqa: SLF001
     for trial in ended:

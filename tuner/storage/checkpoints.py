@@ -29,13 +29,13 @@ def placed(events: Iterable[dict[str, Any]], location: str) -> list[dict[str, An
     found = []
     for event in events:
         if event["event"] == "checkpoint":
-            inside = Path(event["path"]).parts[-2:]
-            if ".." in inside:
+            inside = "/".join(Path(event["path"]).parts[-2:])
+            if not fnmatch(inside, _CHECKPOINTS):
                 raise UserError(
-                    f"{location}: its journal names a checkpoint {event['path']!r}, which leaves "
-                    "the run's folder; it was changed from outside"
+                    f"{location}: its journal names a checkpoint {event['path']!r}, which is not "
+                    "where a run has its checkpoints; it was changed from outside"
                 )
-            event = {**event, "path": "/".join((top, *inside))}  # noqa: PLW2901 - the same, elsewhere
+            event = {**event, "path": f"{top}/{inside}"}  # noqa: PLW2901 - the same, elsewhere
         found.append(event)
     return found
 
@@ -49,10 +49,16 @@ def checkpoint_at(storage: str, path: str | Path) -> Iterator[Path]:
         path: of the checkpoint, as the journal has it.
 
     Raises:
+        DamagedCheckpointError: it is gone.
         StorageError: it cannot be fetched.
 
     """
+    from trainables.checkpoint import DamagedCheckpointError
+
+    gone = DamagedCheckpointError(f"{path} is gone")
     if not is_remote(storage):
+        if not Path(path).is_dir():
+            raise gone
         yield Path(path)
         return
     from pyarrow.fs import copy_files
@@ -61,6 +67,8 @@ def checkpoint_at(storage: str, path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tuner-checkpoint-") as folder:
         try:
             copy_files(str(path), folder, source_filesystem=remote.filesystem)
+        except FileNotFoundError:
+            raise gone from None
         except OSError as error:
             raise StorageError(str(unreachable(storage, error))) from error
         yield Path(folder)

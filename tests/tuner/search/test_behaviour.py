@@ -269,6 +269,35 @@ def test_a_trial_lost_after_the_halt_is_not_taken_up_again() -> None:
     assert search.finished
 
 
+@pytest.mark.parametrize("ended", ["completed", "failed", "halted"])
+def test_a_best_model_that_was_damaged_is_trained_again(ended: str) -> None:
+    """By its trial, whatever has become of that; and what is reported again counts once."""
+    search = make("random", num_trials=1, max_epochs=3)
+    search.next_job()
+    for epoch, loss in enumerate([1.0, 2.0, math.nan if ended == "failed" else 3.0], start=1):
+        search.report(0, epoch, {"loss": loss})
+        search.checkpointed(0, epoch, f"trial_0000/checkpoint_{epoch}")
+        if ended == "halted" and epoch == 2:
+            search.halt("enough")
+    search.close(0)
+    (trial,), done = search.trials, search.epochs_done
+    assert trial.checkpoints == {1: "trial_0000/checkpoint_1"}
+
+    search.open_session()
+    if ended == "halted":
+        search.halt("enough, still")
+    search.damaged(0, {"type": "DamagedCheckpointError", "message": "cut"}, 1)
+    search.halt("enough, while it waits")
+
+    assert search.next_job() is trial
+    search.report(0, 1, {"loss": 1.0})
+    assert search.checkpointed(0, 1, "trial_0000_2/checkpoint_1") == []
+    search.close(0)
+    assert search.finished
+    assert trial.checkpoints == {1: "trial_0000_2/checkpoint_1"}
+    assert (search.epochs_done, trial.best_epoch) == (done, 1)
+
+
 def test_a_plateau_ends_a_trial_and_counts_where_it_was_heading() -> None:
     search = make("random", num_trials=1, plateau_epochs=2)
     simulate(search, lambda *_: 1.0, slots=1)

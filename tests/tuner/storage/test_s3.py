@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from tests.conftest import EXAMPLES, CommandLine
+from trainables.checkpoint import DamagedCheckpointError
 from tuner.experiment import load_experiment
 from tuner.history import read_history
 from tuner.run import start_run
-from tuner.storage import local_folder
+from tuner.storage import checkpoint_at, local_folder
 from tuner.storage.remote import Remote, open_remote
 
 BUCKET = "bucket"
@@ -190,6 +191,15 @@ def test_a_bucket_that_is_not_there_is_told_before_anything_is_spent(
     assert "error: storage is 's3://nobucket/exps/run?" in done.stderr
     assert "NO_SUCH_BUCKET" in done.stderr
     assert "dashboard" not in done.stdout
+
+
+def test_a_checkpoint_that_is_gone_is_not_out_of_reach(storage: str) -> None:
+    remote = open_remote(storage)
+    with (
+        pytest.raises(DamagedCheckpointError, match="is gone"),
+        checkpoint_at(storage, f"{remote.path}/run/trial_0000/checkpoint_000000"),
+    ):
+        pass
 
 
 def test_a_server_that_is_not_there_is_told(tuner: CommandLine) -> None:
