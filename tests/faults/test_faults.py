@@ -3,16 +3,19 @@
 More of the first: ``python -m tests.faults``; of the second: ``python -m tests.faults.bad_input``.
 """
 
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.faults.__main__ import line
-from tests.faults.bad_input import Spoilt, finding, spoilt, warm_up
+from tests.faults.bad_input import Hangs, Spoilt, finding, limited, spoilt, warm_up
 from tests.faults.injector import Injector
 from tests.faults.schedule import FAULTS_A_RUN
 
@@ -49,6 +52,16 @@ def test_a_hundred_spoilt_files_are_refused_in_a_line(tmp_path: Path) -> None:
         assert not found, f"{file}: {found}"
 
     look()
+
+
+def test_what_hangs_is_found_be_it_that_it_waits() -> None:
+    """Even where an OSError would be caught; and the limit that there was before still holds."""
+    before = signal.getitimer(signal.ITIMER_REAL)[0]
+    with pytest.raises(Hangs, match=r"more than 0\.1 s"), limited(0.1), suppress(Exception):
+        time.sleep(20)
+    left = signal.getitimer(signal.ITIMER_REAL)[0]
+    assert before - 20 < left <= before
+    assert bool(left) == bool(before)
 
 
 @pytest.mark.parametrize(
