@@ -12,6 +12,7 @@ from ConfigSpace import ConfigurationSpace
 from search_spaces.builtin import SPACES, builtin_file
 from search_spaces.convert import build_space, dump_space
 from search_spaces.errors import SpaceError, near
+from search_spaces.reading import read_text
 from search_spaces.schema import parse
 
 _FUNCTION = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
@@ -51,16 +52,12 @@ def load_space(
         raise SpaceError(f"{source}: {error}") from error.__cause__
 
 
-MOST_CHARACTERS = 2**20
-"""Of a file; a device such as ``/dev/zero`` has no end."""
-
-
 def _read(folder: Path, source: str) -> Any:
     """Parse a built-in YAML file, or the one that lies at ``source`` seen from ``folder``."""
     own = folder / os.path.expanduser(source)  # noqa: PTH111 - Path's raises for an unknown user
     path = builtin_file(source) if source in SPACES else own
     try:
-        return yaml.load(_text(path), _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(read_text(path), _Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise SpaceError(
             f"no built-in search space has this name, and {path} does not exist; "
@@ -73,14 +70,6 @@ def _read(folder: Path, source: str) -> Any:
         raise SpaceError(f"line {line} is not valid YAML, {error.problem}; mend it") from None
     except Exception as error:  # noqa: BLE001 - yaml lets through what its constructors raise
         raise SpaceError(f"the file is not valid YAML, {error}; mend it") from None
-
-
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        text = file.read(MOST_CHARACTERS + 1)
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
-    return text
 
 
 class _Loader(yaml.SafeLoader):

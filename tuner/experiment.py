@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from search_spaces.reading import read_text
 from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
@@ -193,6 +194,7 @@ class Experiment(BaseModel):
     )
     trainable: str = Field(
         DEFAULT_TRAINABLE,
+        max_length=500,
         description="a built-in name, or package.module:Class (a Task or a ray.tune.Trainable)",
     )
     settings: dict[str, Any] = Field(
@@ -273,7 +275,7 @@ def load_experiment(source: str | Path, overrides: Mapping[str, Any] | None = No
     if not path.suffix and str(source) in builtin_experiments():
         path = builtin_experiments()[str(source)]
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        values = yaml.load(read_text(path), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except OSError as error:
         names = ", ".join(builtin_experiments())
         raise UserError(

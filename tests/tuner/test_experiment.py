@@ -127,3 +127,8 @@ def test_an_override_through_a_value_that_holds_no_keys() -> None:
 def test_a_cache_that_is_a_path_is_told_its_form() -> None:
     with pytest.raises(UserError, match=r"cache is 'some/where': it holds keys; .*dir: some/where"):
         make_experiment({"name": "x", "cache": "some/where"}, {})
+
+
+def test_a_file_without_an_end_is_read_to_a_limit() -> None:
+    with pytest.raises(UserError, match="/dev/zero is not valid YAML: it has more than 1,048,576"):
+        load_experiment("/dev/zero")
