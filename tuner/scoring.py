@@ -85,11 +85,11 @@ def _ask(bundle: dict[str, float], spec: dict[str, Any], place: tuple[str, str])
     ``place``: of the checkpoint, the storage and the path there.
     """
     from trainables.checkpoint import load_state
-    from trainables.distributed import RankGroup
     from trainables.rank import TrialSpec
+    from trainables.rank_group import RankGroup
 
     with checkpoint_at(*place) as checkpoint:
-        group, saved = RankGroup([bundle]), load_state(checkpoint)
+        group, saved = RankGroup(bundle), load_state(checkpoint)
     outcome = group.call("build", TrialSpec(**spec), saved["task"], saved["epoch"])
     if not outcome.failure:
         outcome = group.call_first("test")

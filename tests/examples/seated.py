@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 from ray.tune import Trainable
 
-from trainables import distributed
+from trainables import peer, rank_group
 from trainables.rank import Outcome
 
 
@@ -40,10 +40,11 @@ class Seated(Trainable):
     """Waits until ``together`` trials are there, then writes what its ranks see into ``folder``."""
 
     def setup(self, config):
-        distributed.Rank, distributed.Peer = Seat, PeerSeat
+        rank_group.Rank, peer.Peer = Seat, PeerSeat
         resources = self.trial_resources
         self.folder, self.together = Path(config["folder"]), config["together"]
-        self.group = distributed.RankGroup(resources.bundles, resources.slot)
+        self.peers = peer.start_peers(resources.bundles, resources.slot)
+        self.group = rank_group.RankGroup(resources.bundles[0], self.peers)
 
     def step(self):
         seats = self.group.call("seen").value
@@ -55,4 +56,5 @@ class Seated(Trainable):
         return {"loss": 0.0, "together": len(list(self.folder.iterdir()))}
 
     def cleanup(self):
-        self.group.shut_down()
+        for one in self.peers:
+            ray.kill(one)

@@ -11,7 +11,8 @@ from ray.tune import Checkpoint
 
 from tests.conftest import EXAMPLES
 from trainables.checkpoint import DamagedCheckpointError
-from trainables.distributed import DistributedTrainable, RankLostError
+from trainables.distributed import DistributedTrainable
+from trainables.peer import RankLostError
 from tuner.run import Summary, start_run
 from tuner.search.trial import Status
 
@@ -76,7 +77,7 @@ def test_a_checkpoint_that_is_gone_is_told_from_one_that_cannot_be_read(
     def load(_: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("trainables.distributed.load_state", load)
+    monkeypatch.setattr("trainables.checkpoint.load_state", load)
     with pytest.raises(RankLostError, match=r"cannot be read: .*Input/output error"):
         trainable.restore(Checkpoint.from_directory(tmp_path))
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from trainables import gpu_monitor
-from trainables.distributed import _merged
 from trainables.gpu_monitor import GpuMonitor, gpu_uuid, over_ranks, read_sample, summarize
+from trainables.rank_group import merged
 
 CUDA = SimpleNamespace(type="cuda", index=0)
 WATCH = """
@@ -247,13 +247,13 @@ def test_each_ranks_gpu_shows_in_the_trials_metrics() -> None:
         {"loss": 0.5, "memory_mb": 10.0, "gpu/rank0/use_percent_mean": 90.0},
         {"loss": 0.6, "memory_mb": 20.0, "gpu/rank1/use_percent_mean": 70.0},
     ]
-    assert _merged(ranks) == {
+    assert merged(ranks) == {
         "loss": 0.5,
         "memory_mb": 20.0,
         "gpu/rank0/use_percent_mean": 90.0,
         "gpu/rank1/use_percent_mean": 70.0,
     }
-    assert over_ranks(_merged(ranks)) == 80
+    assert over_ranks(merged(ranks)) == 80
     assert over_ranks({"loss": 0.5}) is None
 
 

@@ -28,10 +28,11 @@ from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
 from trainables.checkpoint import DamagedCheckpointError
-from trainables.distributed import NODE_LEAVES, RankLostError, WornOutError
+from trainables.distributed import NODE_LEAVES
 from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
 from trainables.memory import MEMORY_METRICS
+from trainables.peer import RankLostError, WornOutError
 from trainables.rank import MICRO_BATCH_METRICS
 from tuner.errors import StorageError, UserError, is_full
 from tuner.search.search import Search
