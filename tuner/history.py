@@ -69,13 +69,7 @@ def read_history(run: str | Path) -> History:
     experiment = open_run(run)
     journal = experiment.folder / JOURNAL
     running = is_held(experiment.location)  # asked first: what ends since shows as still running
-    try:
-        search = replay(read_journal(journal), experiment.search)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{journal} cannot be followed ({type(error).__name__}: {error}); it was damaged, or "
-            "written by another version of tuner"
-        ) from error
+    search = replay(read_journal(journal), experiment.search, str(journal))
     return History(experiment, search, _state(experiment, search, running=running))
 
 

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tuner.errors import StorageError, UserError
+from tuner.fields import parse_object
+from tuner.search.events import check_event
 
 JOURNAL = "journal.jsonl"
 """The file's name, in the run's folder."""
@@ -63,6 +65,9 @@ class Journal:
             self._problem = StorageError(f"{self.path} cannot be written: {error.strerror}")
             raise self._problem from error
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def close(self) -> None:
         """Close the file; the journal can be opened again."""
         with suppress(OSError):  # what could not be written before, cannot be now
@@ -81,11 +86,20 @@ class Journal:
 
 
 class MemoryJournal:
-    """A journal that is not kept: for simulations and plans."""
+    """A journal that is not kept: for simulations and plans, or to look at one that is.
 
-    def __init__(self, events: list[Event] | None = None) -> None:
-        self.events = events or []
+    Args:
+        events: those so far.
+        name: what errors call it.
+
+    """
+
+    def __init__(self, events: list[Event] | None = None, name: str = "the journal") -> None:
+        self.events, self._name = events or [], name
         self.written: list[Event] = []
+
+    def __str__(self) -> str:
+        return self._name
 
     def append(self, event: Event) -> None:
         """Keep one event in memory."""
@@ -134,21 +148,24 @@ def read_journal(path: Path) -> Iterator[Event]:
     """The events of a journal that another process may be writing; the file is left as it is.
 
     Raises:
-        UserError: a line that is not the last one is no JSON object.
+        UserError: it cannot be read, or a line that is not the last one is no event of a search.
 
     """
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     for number, line in enumerate(lines, start=1):
         if number == len(lines):
             return  # what follows the last newline: nothing, or an event still being written
         try:
-            event = json.loads(line)
+            event = parse_object(line)
+            check_event(event)
         except ValueError as error:
             raise UserError(
-                f"{path}: line {number} is no JSON ({error}); the journal was damaged from outside"
+                f"{path}: line {number} is no event of a search: {error}; the journal was damaged "
+                "from outside, or written by another version of tuner"
             ) from error
-        if not isinstance(event, dict) or "event" not in event:
-            raise UserError(f"{path}: line {number} is no event; the journal was damaged")
         yield event
 
 

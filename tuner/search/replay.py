@@ -10,11 +10,20 @@ from tuner.search.settings import SearchSettings
 from tuner.search.trial import Status
 
 
-def replay(events: Iterable[Event], settings: SearchSettings) -> Search:
+def replay(events: Iterable[Event], settings: SearchSettings, name: str = "the journal") -> Search:
     """The trials, results and counts that ``events`` add up to.
 
     It needs neither the space nor the model: what they and the rule decided is in the events. So
     the search knows what was, but not what would come next.
+
+    Args:
+        events: of a journal.
+        settings: of the search.
+        name: what errors call the journal.
+
+    Raises:
+        UserError: an event does not follow from those before it.
+
     """
     events = list(events)
     num_trials = settings.num_trials
@@ -23,7 +32,7 @@ def replay(events: Iterable[Event], settings: SearchSettings) -> Search:
     return Search(
         BlankSampler(),
         RunAll(settings.max_epochs),
-        MemoryJournal(events),
+        MemoryJournal(events, name),
         num_trials=num_trials,
         max_epochs=settings.max_epochs,
         metric=settings.metric,

@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from tuner.errors import UserError
+from tuner.search.events import check_order
 from tuner.search.trial import BASELINE, Decision, Status, Trial
 
 Event = dict[str, Any]
@@ -155,8 +157,16 @@ class Search:
         self._session_start = self._last_time = 0.0
         self._listeners: list[Listener] = []
         self._journal, self._clock = journal, clock
-        for event in journal.events:
-            self._apply(event)
+        for line, event in enumerate(journal.events, start=1):
+            try:
+                check_order(event, self)
+                self._apply(event)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{journal}: line {line}, event {event['event']!r}, does not follow from those "
+                    f"before it ({type(error).__name__}: {error}); the journal was damaged from "
+                    "outside, or written by another version of tuner"
+                ) from error
 
     # -- what one may ask ---------------------------------------------------------------------
 
