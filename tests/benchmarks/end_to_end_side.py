@@ -28,6 +28,7 @@ from trainables import Context
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
 from tuner import Experiment, start_run
+from tuner.run import _trial_seed
 
 RANKS, METRIC = 2, "val_accuracy"
 FIXED = {
@@ -94,26 +95,27 @@ def run_tuner(work: Work) -> list[Result]:
 # -- the peers ------------------------------------------------------------------------------------
 
 
-def train(config: dict[str, float], work: Work, context: Context) -> Iterator[dict[str, float]]:
+def train(number: int, work: Work, context: Context) -> Iterator[dict[str, float]]:
     """The loop that one writes around a network; the metrics of each epoch."""
-    settings = Settings.model_validate({**work.settings, **config})
+    settings = Settings.model_validate({**work.settings, **work.configs[number]})
     task = ImageClassification(settings, context)
     for epoch in range(work.epochs):
         context.start_epoch(epoch)
         yield {**task.train_epoch(), **task.evaluate()}
 
 
-def make_context(work: Work, **of_rank: Any) -> Context:
-    """For a process of the peers; what is decoded is kept for all trials, as ours does."""
-    return Context(max_epochs=work.epochs, cache_dir=work.folder / "cache", **of_rank)
+def make_context(number: int, work: Work, **of_rank: Any) -> Context:
+    """For a process of the peers: seeded as ours; what is decoded is kept for all trials, too."""
+    seed, cache = _trial_seed(0, number), work.folder / "cache"
+    return Context(seed=seed, max_epochs=work.epochs, cache_dir=cache, **of_rank)
 
 
 def train_rank(given: dict[str, Any]) -> None:
     """A rank of Ray Train."""
     torch.set_num_threads(1)
-    own, work = ray.train.get_context(), given["work"]
-    context = make_context(work, rank=own.get_world_rank(), world_size=own.get_world_size())
-    for metrics in train(given["config"], work, context):
+    own, number, work = ray.train.get_context(), given["number"], given["work"]
+    ranks = {"rank": own.get_world_rank(), "world_size": own.get_world_size()}
+    for metrics in train(number, work, make_context(number, work, **ranks)):
         ray.train.report({METRIC: metrics[METRIC]})
 
 
@@ -151,7 +153,7 @@ def run_tune(work: Work) -> list[Result]:
     try:
         found = tune.Tuner(
             drive,
-            param_space={"config": tune.grid_search(work.configs), "work": work},
+            param_space={"number": tune.grid_search(range(len(work.configs))), "work": work},
             tune_config=tune.TuneConfig(max_concurrent_trials=1),
             run_config=tune.RunConfig(
                 name="whole", storage_path=str(work.folder / "results"), callbacks=[results],
@@ -168,13 +170,13 @@ def run_tune(work: Work) -> list[Result]:
 def run_optuna(work: Work) -> list[Result]:
     """One process, with a thread for each of the ranks that others have."""
     torch.set_num_threads(RANKS)
-    context = make_context(work, threads=RANKS)
     results = []
 
     def objective(trial: optuna.Trial) -> float:
         config = {name: trial.suggest_float(name, *BOUNDS[name], log=True) for name in BOUNDS}
-        best = 0.0
-        for metrics in train(config, work, context):
+        assert config == work.configs[trial.number]
+        best, context = 0.0, make_context(trial.number, work, threads=RANKS)
+        for metrics in train(trial.number, work, context):
             results.append((time.time(), metrics[METRIC]))
             best = max(best, metrics[METRIC])
         return best

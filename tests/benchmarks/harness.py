@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -127,11 +128,21 @@ def describe_machine(*packages: str) -> dict[str, str | int]:
     """What the numbers hold for; ``packages``: the peers'."""
     return {
         "cores": len(os.sched_getaffinity(0)),
+        "cpu": _cpu(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "os": platform.freedesktop_os_release()["PRETTY_NAME"],
         "python": platform.python_version(),
         "torch": version("torch"),
         "ray": version("ray"),
         **{package: found for package in packages if (found := _version(package))},
     }
+
+
+def _cpu() -> str:
+    """The model, as Linux has it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _version(package: str) -> str | None:

@@ -8,9 +8,24 @@ from rich.console import Console
 
 from tests.benchmarks import __main__ as everything
 from tests.benchmarks import efficiency, efficiency_tuner, end_to_end, scale, soak, start_up
-from tests.benchmarks.harness import BenchmarkError, run_side, show_table, shown
+from tests.benchmarks.harness import (
+    BenchmarkError,
+    describe_machine,
+    run_side,
+    show_table,
+    shown,
+)
 from tests.benchmarks.many_trials import marks
-from tests.benchmarks.turnover import OURS, RECIPE, Cost, check_targets, gaps, read_ends, switches
+from tests.benchmarks.turnover import (
+    OURS,
+    RECIPE,
+    SIDES,
+    Cost,
+    check_targets,
+    gaps,
+    read_ends,
+    switches,
+)
 
 
 def test_a_side_that_fails_is_told_with_its_last_words() -> None:
@@ -99,6 +114,36 @@ def test_marks_are_of_every_tenth() -> None:
     assert (row["ms_a_trial"], row["ms_at_the_end"]) == (1000.0, 1000.0)
     assert row["kb_a_trial"] == round(1024 * 200 / 19, 1)
     assert soak.growth(found, "driver_mb") == 0.4
+    assert soak.kb_a_trial(found, "driver_mb") == round(1024 * 200 / 18, 1)
+
+
+def test_what_a_trial_leaves_in_the_driver_is_a_target() -> None:
+    row = {"ms_a_trial": 9.0, "ms_at_the_end": 9.0, "driver_mb": 300.0, "kb_a_trial": 51.0}
+    met = scale.show_ray({100: row, 1000: {**row, "ms_a_trial": 10.0}}, Console(quiet=True))
+    assert met == {
+        "ms a trial with 1,000 <= 1.3 times that with 100": True,
+        "KB a trial with 1,000 <= 50": False,
+    }
+
+
+def test_the_machine_is_described() -> None:
+    machine = describe_machine("no-such-package")
+    assert list(machine) == ["cores", "cpu", "memory", "os", "python", "torch", "ray"]
+    assert all(machine.values())
+    assert str(machine["memory"]).endswith(" GiB")
+
+
+def test_every_side_of_turnover_is_there() -> None:
+    for name, side in SIDES.items():
+        assert (Path(everything.__file__).parent / f"turnover_{side.module or name}.py").is_file()
+
+
+def test_a_misspelt_key_is_refused(tmp_path: Path) -> None:
+    start_up.write_experiments(tmp_path)
+    assert start_up.time_command(("validate", "misspelt.yaml"), tmp_path) > 0
+    (tmp_path / "misspelt.yaml").write_text((tmp_path / "task.yaml").read_text())
+    with pytest.raises(BenchmarkError, match=r"misspelt\.yaml failed"):
+        start_up.time_command(("validate", "misspelt.yaml"), tmp_path)
 
 
 def test_the_parts_of_a_start_add_up() -> None:

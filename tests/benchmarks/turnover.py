@@ -1,14 +1,14 @@
-"""What each extra trial costs, and each pause and resume: ours beside four peers.
+"""What each extra trial costs, and each pause and resume: ours beside five peers.
 
 Run from the repository's root: ``python -m tests.benchmarks.turnover``. All sides train the same
 linear layer for 3 epochs, one trial at a time, each search in a process (and, with Ray, on a local
-cluster) of its own. Two of the peers do so in one process, as their documentation has it; the
+cluster) of its own. Three of the peers do so in one process, as their documentation has it; the
 others on 2 gloo ranks. An extra trial is measured twice: by the wall time of a search of N trials
 against a search of one, and within the search of N, from the last result of its first trial to that
 of its last. The first is the coarser: two starts of a cluster differ by seconds, so take more
 trials, or a quiet machine. A pause and resume is the time between two results of which the second
-is of a trial that was paused, the epoch, which takes next to none, included. The peers go first, so
-that cold file caches do not help ours.
+is of a trial that was paused, the epoch, which takes next to none, included. Before anything is
+measured, each side runs one trial, so that the files that it reads are cached for all alike.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from rich.console import Console
 
 from tests.benchmarks.harness import (
     BenchmarkError,
+    Ran,
     describe_machine,
     finish,
     make_parser,
@@ -45,12 +46,19 @@ class Side(NamedTuple):
     title: str
     ranks: int
     pauses: bool = True
+    module: str = ""
+    """Where it is, if not by its name."""
+    options: tuple[str, ...] = ()
+    """What its module is told beside the trials and the pauses."""
 
 
 OURS, RECIPE = "tuner", "recipe"
 SIDES = {
     RECIPE: Side("Ray Tune + Ray Train", 2, pauses=False),
     "class": Side("Ray Tune, class trainable", 1),
+    "reusing": Side(
+        "Ray Tune, class trainable, reuse_actors", 1, module="class", options=("reuse",)
+    ),
     "syne": Side("Syne Tune, local backend", 1),
     "optuna": Side("Optuna + torchrun", 2, pauses=False),
     OURS: Side("tuner", 2),
@@ -72,16 +80,21 @@ class Cost:
     """The mean; None: the side has none."""
 
 
+def run(name: str, trials: int, mode: str = "plain") -> Ran:
+    """Run a side's search once."""
+    side = SIDES[name]
+    return run_side(f"turnover_{side.module or name}", trials, mode, *side.options)
+
+
 def measure(name: str, trials: int, console: Console) -> Cost:
     """Run a side with one trial, with ``trials``, and where it can be with pauses."""
-    module = f"turnover_{name}"
     console.print(f"{SIDES[name].title}: 1 and {trials} trials ...", style="dim")
-    first = run_side(module, 1, "plain").seconds
-    wall, told = run_side(module, trials, "plain")
+    first = run(name, 1).seconds
+    wall, told = run(name, trials)
     ends = read_ends(map(tuple, told), trials)
     paused = None
     if SIDES[name].pauses:
-        results = sorted(map(tuple, run_side(module, max(trials, 3), PAUSING).told))
+        results = sorted(map(tuple, run(name, max(trials, 3), PAUSING).told))
         paused = round(mean(switches(results)), 4)
     return Cost(
         trials=trials,
@@ -184,11 +197,14 @@ def main() -> None:
     """
     parser = make_parser(__doc__)
     parser.add_argument("--trials", type=_at_least_two, default=20, help="of ours (default: 20)")
-    parser.add_argument("--peer-trials", type=_at_least_two, default=3, help="of each peer's (3)")
+    parser.add_argument("--peer-trials", type=_at_least_two, default=4, help="of each peer's (4)")
     arguments = parser.parse_args()
     console = Console(highlight=False)
     counts = dict.fromkeys(SIDES, arguments.peer_trials) | {OURS: arguments.trials}
     try:
+        for name in counts:
+            console.print(f"{SIDES[name].title}: one trial, not measured ...", style="dim")
+            run(name, 1)
         costs = {name: measure(name, trials, console) for name, trials in counts.items()}
     except BenchmarkError as error:
         raise SystemExit(str(error)) from error

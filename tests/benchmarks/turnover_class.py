@@ -1,9 +1,10 @@
 """A peer in the turnover benchmark: Ray Tune's class trainable, a new process for each trial.
 
-``python -m tests.benchmarks.turnover_class TRIALS plain|pausing FOLDER`` tells of every result when
-it came, of which trial and epoch. As docs.ray.io/en/latest/tune/api/trainable.html has it, with
-``reuse_actors`` off, its default. The toy is trained in the trial's one process, without a process
-group: less work than on the sides with two ranks.
+``python -m tests.benchmarks.turnover_class TRIALS plain|pausing [reuse] FOLDER`` tells of every
+result when it came, of which trial and epoch. As docs.ray.io/en/latest/tune/api/trainable.html has
+it; ``reuse_actors``, off by default, is on with ``reuse``: one process for all trials. The toy is
+trained in the trial's one process, without a process group: less work than on the sides with two
+ranks.
 """
 
 import os
@@ -39,6 +40,11 @@ class Linear(tune.Trainable):  # type: ignore[misc]
         """Build it."""
         self.model = make_model()
         self.optimizer = make_optimizer(self.model, config["lr"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Be another trial, where processes are reused."""
+        self.setup(new_config)
+        return True
 
     def step(self) -> dict[str, Any]:
         """Train for one epoch."""
@@ -95,7 +101,7 @@ class Results(tune.Callback):  # type: ignore[misc]
 
 def main() -> None:
     """Run one search on a cluster of its own, with room for one trial."""
-    trials, pausing, folder = int(sys.argv[1]), sys.argv[2] == PAUSING, Path(sys.argv[3])
+    trials, pausing, folder = int(sys.argv[1]), sys.argv[2] == PAUSING, Path(sys.argv[-1])
     results = Results()
     ray.init(address="local", num_cpus=1, _temp_dir=os.environ["RAY_TMPDIR"])
     try:
@@ -105,7 +111,7 @@ def main() -> None:
             tune_config=tune.TuneConfig(
                 num_samples=trials,
                 scheduler=InTurn() if pausing else FIFOScheduler(),
-                reuse_actors=False,
+                reuse_actors="reuse" in sys.argv,
             ),
             run_config=tune.RunConfig(
                 name="turnover", storage_path=str(folder / "runs"), callbacks=[results], verbose=0
