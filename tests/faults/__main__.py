@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.faults.injector import WORKER_CPUS, Injector, Report
@@ -56,7 +57,8 @@ def line(report: Report) -> str:
     variant = report.schedule.variant
     struck = ", ".join(f"{kind} {count}" for kind, count in sorted(report.struck.items()))
     told = f"seed {report.schedule.seed}: {variant.algorithm}, {variant.ranks} ranks, "
-    told += f"{variant.slots} slots: {struck} ({report.seconds:.0f} s)"
+    told += f"{variant.slots} slots, " + f"{variant.ending}, " * bool(variant.ending)
+    told += f"{struck} ({report.seconds:.0f} s)"
     if not report.wrong:
         return told + ": right" + ", as unbroken" * report.compared
     again = f"python -m tests.faults --faults {FAULTS_A_RUN} --seed {report.schedule.seed}"
@@ -64,11 +66,13 @@ def line(report: Report) -> str:
 
 
 def summary(reports: list[Report]) -> dict[str, object]:
+    compared = [report for report in reports if report.compared and report.kills]
     return {
         "struck": dict(_total(report.struck for report in reports)),
         "missed": dict(_total(report.missed for report in reports)),
         "runs": len(reports),
-        "kill_and_resume_compared": sum(report.kills_compared for report in reports),
+        "kill_and_resume_compared": len(compared),
+        "kills_in_them": sum(report.kills for report in compared),
         "seconds": round(sum(report.seconds for report in reports), 1),
         "wrong": {report.schedule.seed: report.wrong for report in reports if report.wrong},
     }
@@ -82,8 +86,8 @@ def table(reports: list[Report]) -> str:
     lines.append(f"{'all':14} {struck.total():6} {missed.total():9}")
     minutes = sum(report.seconds for report in reports) / 60
     lines.append(
-        f"{len(reports)} runs in {minutes:.1f} min, {told['kill_and_resume_compared']} kills "
-        "resumed to the results of an unbroken run, "
+        f"{len(reports)} runs in {minutes:.1f} min; {told['kill_and_resume_compared']} of them "
+        f"were killed, resumed, and ended as an unbroken one ({told['kills_in_them']} kills); "
         f"{sum(bool(report.wrong) for report in reports)} runs wrong"
     )
     return "\n".join(lines)
@@ -93,11 +97,8 @@ def _struck(report: Report) -> int:
     return report.struck.total()
 
 
-def _total(counters: "object") -> Counter[str]:
-    total: Counter[str] = Counter()
-    for counter in counters:  # type: ignore[attr-defined]
-        total.update(counter)
-    return total
+def _total(counters: Iterable[Counter[str]]) -> Counter[str]:
+    return sum(counters, Counter())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,15 @@ import ray
 import yaml
 
 from tests.conftest import CommandLine
-from tests.faults.checks import check_nothing_left, check_run, living_actors
+from tests.faults.checks import (
+    check_nothing_left,
+    check_run,
+    happened,
+    living_actors,
+    traces,
+)
 from tests.faults.schedule import (
+    FINAL_EPOCHS,
     TRIALS,
     VARIANTS,
     Schedule,
@@ -29,9 +36,11 @@ from tests.faults.schedule import (
 )
 from tests.test_end_to_end import outcome
 from tests.test_nodes import Nodes
+from tuner.final import read_final
 from tuner.history import read_history
 from tuner.run import _trial_seed
 from tuner.search.journal import read_journal
+from tuner.search.trial import Trial
 
 PATIENCE = 120.0
 """Seconds without the result, or the end, that is waited for: the run hangs."""
@@ -58,13 +67,14 @@ class Report:
     missed: Counter[str] = field(default_factory=Counter)
     """The run was over, or had no process, when the fault was due."""
     compared: bool = False
+    """The results were held against those of an unbroken run, and are the same."""
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
-    def kills_compared(self) -> int:
-        """How often a killed run was resumed whose results are those of an unbroken one."""
-        return self.compared * (self.struck["kill_driver"] + self.struck["garble"])
+    def kills(self) -> int:
+        """How often the driver was killed, and the run resumed."""
+        return self.struck["kill_driver"] + self.struck["garble"]
 
 
 class Injector:
@@ -90,9 +100,10 @@ class Injector:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The faults that can be done on this machine."""
-        kinds = ("kill_actor", "kill_peer", "kill_driver", "garble", "stop", "drop_network")
-        kinds += ("ctrl_c", "full_disk") if self.mounts else ("ctrl_c",)
-        return (*kinds, "kill_node") if self.nodes else kinds
+        kinds = ["kill_actor", "kill_peer", "kill_driver", "garble", "stop", "drop_network"]
+        kinds += ["ctrl_c", "full_disk"] if self.mounts else ["ctrl_c"]
+        kinds += ["kill_node"] if self.nodes else []
+        return (*kinds, "garble_live")
 
     def run(self, seed: int, most: int) -> Report:
         """One run with the faults of ``seed``, ``most`` of them."""
@@ -102,7 +113,8 @@ class Injector:
         schedule = Schedule(seed, schedule.variant, schedule.faults[:outside])
         report, began = Report(schedule), time.monotonic()
         with self._folder(schedule.variant) as folder:
-            run = _Run(folder, schedule, self.address, report, self.nodes)
+            results = self._results[schedule.variant]
+            run = _Run(folder, schedule, self.address, report, nodes=self.nodes, results=results)
             try:
                 run.go()
                 report.wrong += check_run(run.folder, schedule.variant)
@@ -113,6 +125,7 @@ class Injector:
                 report.wrong.append(f"{type(error).__name__}: {error}")
             finally:
                 run.end()
+            self._count_raised(run, report)
             report.wrong += check_nothing_left(run.pids)
             if report.wrong and self.keep:
                 kept = Path(tempfile.mkdtemp(prefix=f"tuner-fault-{seed}-"))
@@ -125,9 +138,14 @@ class Injector:
     def _compare(self, run: "_Run", report: Report) -> None:
         if report.schedule.variant.slots > 1:
             return
-        report.compared = True
-        if outcome(run.folder) != self._unbroken[report.schedule.variant]:
+        report.compared = _found(run.folder) == self._unbroken[report.schedule.variant]
+        if not report.compared:
             report.wrong.append("the results are not those of an unbroken run")
+
+    def _count_raised(self, run: "_Run", report: Report) -> None:
+        struck = happened(run.folder)
+        report.struck.update(struck)
+        report.missed.update(Counter(report.schedule.variant.fates.values()) - struck)
 
     def _run_unbroken(self, variant: Variant) -> None:
         if variant in self._unbroken:
@@ -136,9 +154,20 @@ class Injector:
             done = CommandLine(folder, {"RAY_ADDRESS": self.address})("run", "faulty.yaml")
             assert done.returncode == 0, done.stderr
             assert not list(check_run(folder / "disk/faulty", variant))
-            self._unbroken[variant] = outcome(folder / "disk/faulty")
-            self._results[variant] = read_history(folder / "disk/faulty").search.epochs_done
+            self._unbroken[variant] = _found(folder / "disk/faulty")
+            self._results[variant] = _count_results(folder / "disk/faulty")
         assert not list(check_nothing_left(set()))
+
+    def _ending(self, variant: Variant) -> dict[str, Any]:
+        """What the experiment says of its end. The target is the best that is found without one."""
+        if variant.ending == "target":
+            plain = variant._replace(ending="")
+            self._run_unbroken(plain)
+            (trials, _, (best, epoch)), _ = self._unbroken[plain]
+            return {"stop": {"target": trials[best][2][epoch]}}
+        if variant.ending == "time_budget":
+            return {"stop": {"time_budget": "1h"}}
+        return {"final": {"epochs": FINAL_EPOCHS, "data": "train"}} if variant.ending else {}
 
     @contextmanager
     def _folder(self, variant: Variant, sleep: float = 0.25) -> Iterator[Path]:
@@ -148,7 +177,7 @@ class Injector:
             (folder / "disk").mkdir()
             (folder / "orders").mkdir()
             shutil.copy(Path(__file__).with_name("faulty_task.py"), folder)
-            described = _described(folder, variant, sleep)
+            described = _described(folder, variant, sleep) | self._ending(variant)
             if self.nodes:
                 described["resources"]["accelerator_type"] = "WORKER"
             (folder / "faulty.yaml").write_text(yaml.safe_dump(described))
@@ -170,10 +199,13 @@ class _Run:
         schedule: Schedule,
         address: str,
         report: Report,
+        *,
         nodes: Nodes | None,
+        results: int,
     ) -> None:
         self.home, self.folder = home, home / "disk/faulty"
         self.schedule, self.report, self.nodes = schedule, report, nodes
+        self.all_results = results
         self.pids: set[int] = set()
         """Processes that must be gone in the end."""
         self.told: list[str] = []
@@ -184,7 +216,6 @@ class _Run:
 
     def go(self) -> None:
         """To the end of the search; raises :class:`Wrong`."""
-        self.report.struck.update(self.schedule.variant.fates.values())
         for fault in self.schedule.faults:
             if not self._reaches(fault.results):
                 self.report.missed[fault.kind] += 1
@@ -194,10 +225,13 @@ class _Run:
                 self.report.struck[fault.kind] += 1
             else:
                 self.report.missed[fault.kind] += 1
+        self._reaches(self.all_results)
         self._expect(0, "the last session")
-        again = self._start("resume", "disk/faulty")  # of a run that is over: it changes nothing
-        self._process = again
+        before = traces(self.folder)
+        self._process = self._start("resume", "disk/faulty")
         self._expect(0, "resume of a run that is over")
+        if changed := set(before.items()) ^ set(traces(self.folder).items()):
+            raise Wrong(f"resume of a run that is over changes {sorted(changed)}")
 
     def end(self) -> None:
         """End what may be left of it, where something was found."""
@@ -226,7 +260,7 @@ class _Run:
     def _kill_node(self, random: Random) -> bool:  # noqa: ARG002 - a fault takes it
         """All processes of the node that holds the ranks; another one joins."""
         assert self.nodes
-        self._ranks(peers=True), self._ranks(peers=False)
+        self._note_ranks()
         self.nodes.workers[-1].kill()
         self.nodes.add(WORKER_CPUS).wait()
         return True
@@ -253,11 +287,32 @@ class _Run:
         self._expect(EXIT_CODES["garble"], "a killed session")
         if wrong := list(check_nothing_left(self.pids)):  # who could still write what is garbled
             raise Wrong(f"after the driver was killed: {wrong}")
-        files = sorted(self.folder.glob("trial_*/checkpoint_*/[!.]*.*"))
+        files = sorted(self.folder.rglob("trial_*/checkpoint_*/[!.]*.*"))
         for path in random.sample(files, min(len(files), random.choice((1, 2, 2, 6)))):
             damage(path, random)
         self._resume()
         return bool(files)
+
+    def _garble_live(self, random: Random) -> bool:
+        """Damage the newest checkpoint of a trial that waits or is over, while the run goes on."""
+        deadline = time.monotonic() + 10
+        while not (trials := self._at_rest()):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                return False
+            time.sleep(0.1)
+        checkpoints = random.choice(trials).checkpoints
+        files = sorted(Path(checkpoints[max(checkpoints)]).glob("[!.]*.*"))
+        try:
+            for path in random.sample(files, random.randint(1, len(files))):
+                damage(path, random)
+        except (FileNotFoundError, ValueError):  # it has just been replaced by a newer one
+            return False
+        return True
+
+    def _at_rest(self) -> list[Trial]:
+        """Trials that no process trains, and that have checkpoints."""
+        search = read_history(self.folder).search
+        return [t for t in search.trials if t.checkpoints and t not in search.active]
 
     def _full_disk(self, random: Random) -> bool:  # noqa: ARG002 - a fault takes it
         ballast = self.home / "disk/ballast"
@@ -301,20 +356,20 @@ class _Run:
 
     def _reaches(self, results: int) -> bool:
         """Wait until the journal has so many results; False where the run is over before."""
-        deadline = time.monotonic() + PATIENCE
-        while self._results() < results:
+        deadline, before = 0.0, -1
+        while (now := self._results()) < results:
             if self._process.poll() is not None:
                 return False
+            if now != before:
+                deadline, before = time.monotonic() + PATIENCE, now
+                self._note_ranks()
             if time.monotonic() > deadline:
-                raise Wrong(f"no result number {results} within {PATIENCE:.0f} s: {self._stacks()}")
+                raise Wrong(f"no result in {PATIENCE:.0f} s after {now}: {self._stacks()}")
             time.sleep(0.05)
         return True
 
     def _results(self) -> int:
-        journal = self.folder / "journal.jsonl"
-        if not journal.exists():
-            return 0
-        return sum(event["event"] == "result" for event in read_journal(journal))
+        return _count_results(self.folder)
 
     def _expect(self, code: int, what: str) -> None:
         found = self._end_of_session()
@@ -357,12 +412,12 @@ class _Run:
         return True
 
     def _ranks(self, *, peers: bool) -> set[int]:
-        found = {
-            actor["Pid"]
-            for actor in living_actors()
-            if actor["State"] == "ALIVE" and (actor["ActorClassName"] == "Peer") == peers
-        }
-        self.pids |= found
+        return {pid for pid, name in self._note_ranks().items() if (name == "Peer") == peers}
+
+    def _note_ranks(self) -> dict[int, str]:
+        """Process -> class of each actor there is; they must all be gone in the end."""
+        found = {a["Pid"]: a["ActorClassName"] for a in living_actors() if a["State"] == "ALIVE"}
+        self.pids |= found.keys()
         return found
 
     def _go_on_stopped(self) -> None:
@@ -382,11 +437,24 @@ def damage(path: Path, random: Random) -> None:
         case "empty":
             content.clear()
         case "cut":
-            del content[random.randrange(len(content) + 1) :]
+            del content[random.randrange(max(1, len(content))) :]
         case "garble":
             start = random.randrange(max(1, len(content) - 64))
             content[start : start + 64] = random.randbytes(min(64, len(content) - start))
     path.write_bytes(content)
+
+
+def _found(run: Path) -> tuple[Any, dict[int, float]]:
+    """The outcome of the search, and epoch -> loss of the final fit."""
+    final = read_final(run, read_history(run).search)
+    fitted = final.search.trials[0].results if final else {}
+    return outcome(run), {epoch: metrics["loss"] for epoch, metrics in fitted.items()}
+
+
+def _count_results(run: Path) -> int:
+    """How many the journals have, that of the final fit included."""
+    events = (event for path in run.rglob("journal.jsonl") for event in read_journal(path))
+    return sum(event["event"] == "result" for event in events)
 
 
 def _described(folder: Path, variant: Variant, sleep: float) -> dict[str, Any]:

@@ -19,7 +19,9 @@ class Variant(NamedTuple):
     algorithm: str
     ranks: int
     slots: int
-    raises: bool
+    raises: bool = False
+    ending: str = ""
+    """What ends or follows it: a ``target``, a ``time_budget`` that suffices, a ``final`` fit."""
 
     @property
     def max_epochs(self) -> int:
@@ -32,12 +34,16 @@ class Variant(NamedTuple):
 
 
 TRIALS = 6
+FINAL_EPOCHS = 8
 VARIANTS = (
-    Variant("bohb", 2, 1, False),
-    Variant("random", 2, 1, True),
-    Variant("asha", 1, 1, False),
-    Variant("bohb", 2, 1, False),
-    Variant("random", 2, 2, False),
+    Variant("bohb", 2, 1),
+    Variant("random", 2, 1, raises=True),
+    Variant("asha", 1, 1),
+    Variant("bohb", 2, 1, ending="final"),
+    Variant("random", 2, 2),
+    Variant("bohb", 2, 1, ending="target"),
+    Variant("asha", 2, 1, ending="time_budget"),
+    Variant("random", 1, 1, ending="final"),
 )
 """With one slot, what a search finds rests on its seed alone, whatever befalls it."""
 

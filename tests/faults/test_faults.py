@@ -24,10 +24,10 @@ pytestmark = pytest.mark.faults
 
 @pytest.mark.timeout(600)
 def test_ten_faults_cost_no_result(ray_address: str) -> None:
-    """Two runs of one kind, on one rank: a disk is filled, checkpoints spoilt, processes killed."""
+    """Two runs, on one rank and on two: a disk is filled, checkpoints spoilt, processes killed."""
     injector = Injector(ray_address)
     try:
-        reports = [injector.run(seed, FAULTS_A_RUN) for seed in (2, 12)]
+        reports = [injector.run(seed, FAULTS_A_RUN) for seed in (2, 9)]
     finally:
         injector.close()
     print("\n".join(map(line, reports)))
@@ -35,7 +35,8 @@ def test_ten_faults_cost_no_result(ray_address: str) -> None:
     assert all(report.compared for report in reports)
     struck = sum((report.struck for report in reports), Counter())
     assert struck.total() >= 8, "two at the most come too late, on a machine that is slow"
-    assert struck["kill_driver"] + struck["garble"] >= 1
+    assert all(report.kills for report in reports)
+    assert {report.schedule.variant.ranks for report in reports} == {1, 2}
 
 
 def test_a_hundred_spoilt_files_are_refused_in_a_line(tmp_path: Path) -> None:
