@@ -21,6 +21,8 @@ import yaml
 
 from tests.conftest import EXAMPLES, CommandLine, _wait_for_address
 
+pytestmark = pytest.mark.slow
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 TOKEN = "a-token-of-this-test-alone"  # noqa: S105
 

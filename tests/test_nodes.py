@@ -22,6 +22,8 @@ from tests.conftest import EXAMPLES, CommandLine
 from tuner.cluster import POLL_SECONDS
 from tuner.run import start_run
 
+pytestmark = pytest.mark.slow
+
 NETWORK = f"127.{os.getpid() // 250 % 250}.{os.getpid() % 250}"
 """Addresses of the loopback that no other test has."""
 

@@ -104,6 +104,7 @@ def outcome(run: str | Path) -> Any:
     return trials, search.best.number if search.best else None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_another_machine(
     storage: str, tuner_there: CommandLine, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
