@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,19 @@ METRICS = Kind(
 ERROR = Kind("a mapping with the texts type and message", _is_error)
 DATA = one_of("train", "train+val")
 
+_OF_BEST = {
+    "trial": COUNT,
+    "epoch": COUNT,
+    "final": Kind("true", lambda value: value is True),
+    "epochs": COUNT,
+    "data": DATA,
+    "metrics": METRICS,
+    "metrics_on_training_data": METRICS,
+    "search_best": METRICS,
+    "test": METRICS,
+}
+"""Of the ``metrics.json`` in ``best/``: key -> what it must be."""
+
 
 def mapping_of(fields: Mapping[str, Kind]) -> Kind:
     """A mapping that has these keys and no others."""
@@ -112,7 +126,7 @@ def check(values: Mapping[str, Any], fields: Mapping[str, Kind]) -> None:
             raise ValueError(f"{name} is {_short(value)}, and it must be {kind.name}")
 
 
-def require(values: Mapping[str, Any], names: set[str] | frozenset[str]) -> None:
+def require(values: Mapping[str, Any], names: AbstractSet[str]) -> None:
     """See that all of ``names`` are there.
 
     Raises:
@@ -143,10 +157,25 @@ def parse_object(text: bytes) -> dict[str, Any]:
     return value
 
 
+def read_metrics(best: Path) -> dict[str, Any]:
+    """What ``metrics.json`` tells of the model in a ``best/`` folder.
+
+    Raises:
+        UserError: it cannot be read, or does not hold what it must.
+
+    """
+    return read_object(best / "metrics.json", _OF_BEST, {"trial", "epoch"})
+
+
 def read_object(
-    path: Path, fields: Mapping[str, Kind], required: set[str] | frozenset[str] = frozenset()
+    path: Path, fields: Mapping[str, Kind], required: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
     """The mapping that a JSON file in a run's folder holds.
+
+    Args:
+        path: the file.
+        fields: key -> what it must be; of other keys, anything.
+        required: keys that must be there.
 
     Raises:
         UserError: it cannot be read, or does not hold what it must.
@@ -160,8 +189,8 @@ def read_object(
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(
-            f"{path}: {error}; the file was damaged from outside: python -m tuner resume writes "
-            "it anew once it is removed"
+            f"{path}: {error}; it was damaged from outside: remove it, and python -m tuner resume "
+            "writes it anew"
         ) from error
     return values
 

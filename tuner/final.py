@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.errors import UserError
 from tuner.experiment import Experiment
 from tuner.search.journal import JOURNAL, Event, Journal, MemoryJournal, read_journal
 from tuner.search.rules.run_all import RunAll
@@ -16,6 +17,7 @@ from tuner.storage import Kept, placed, uri_of
 
 FINAL = "final"
 """The fit's folder, in the run's."""
+_REMEDY = "it was damaged from outside: remove that folder, and the fit is made anew"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class FinalFit:
             return None
         (trial,) = self.search.trials
         saved = trial.epoch in trial.checkpoints or not self.of.checkpoints
-        return trial if trial.status is Status.COMPLETED and saved else None
+        ended = trial.status is Status.COMPLETED and trial.results
+        return trial if ended and saved else None
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -98,11 +101,16 @@ def is_outstanding(experiment: Experiment, search: Search) -> bool:
 
 
 def read_final(run: Path, search: Search) -> FinalFit | None:
-    """The final fit that the run folder holds; nothing in it is changed. None: there is none."""
+    """The final fit that the run folder holds; nothing in it is changed. None: there is none.
+
+    Raises:
+        UserError: its journal is damaged.
+
+    """
     events = _events(run)
     if not events:
         return None
-    journal = MemoryJournal(placed(events, _location(run)))
+    journal = MemoryJournal(placed(events, _location(run)), str(run / FINAL / JOURNAL))
     return _replay(run, search, Fit(**events[0]["fit"]), journal)
 
 
@@ -130,11 +138,23 @@ def _location(run: Path) -> str:
 
 
 def _events(run: Path) -> list[Event]:
+    """Of the final fit's journal, which begins with what is fitted.
+
+    Raises:
+        UserError: it does not.
+
+    """
     path = run / FINAL / JOURNAL
-    return list(read_journal(path)) if path.exists() else []
+    events = list(read_journal(path)) if path.exists() else []
+    if events and "fit" not in events[0]:
+        raise UserError(f"{path}: line 1 does not say what is fitted; {_REMEDY}")
+    return events
 
 
 def _replay(run: Path, search: Search, fit: Fit, journal: EventLog) -> FinalFit:
+    path = run / FINAL / JOURNAL
+    if fit.trial >= len(search.trials) or not search.trials[fit.trial].results:
+        raise UserError(f"{path}: line 1 names trial {fit.trial}, which has no result; {_REMEDY}")
     of = search.trials[fit.trial]
     fitted = LastCounts(
         BlankSampler(),
@@ -147,4 +167,6 @@ def _replay(run: Path, search: Search, fit: Fit, journal: EventLog) -> FinalFit:
         initial=[(of.config, FINAL)],
         max_faults=search.max_faults,
     )
+    if len(fitted.trials) > 1:
+        raise UserError(f"{path} tells of {len(fitted.trials)} trials, and a fit is one; {_REMEDY}")
     return FinalFit(fit, of, fitted, run / FINAL)

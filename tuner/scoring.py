@@ -1,18 +1,20 @@
 """The score on test data: asked of the best model of a run alone, and once."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuner.experiment import Experiment
+from tuner.fields import CONFIG, ERROR, METRICS, or_null, read_object
 from tuner.results import Best, write_json
 from tuner.storage import checkpoint_at
 from tuner.trainable import Trainable
 
 SCORE = "test.json"
 """In the run's folder: what the Task answered, for which model."""
+_KEPT = {"origin": CONFIG, "metrics": METRICS, "error": or_null(ERROR)}
+"""Key of it -> what it must be."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,17 @@ def scores(trainable: Trainable, values: Mapping[str, Any]) -> bool:
 
 
 def read_score(run: Path, best: Best) -> Score | None:
-    """The score of ``best`` that the run folder keeps; None: there is none, or of another model."""
+    """The score of ``best`` that the run folder keeps; None: there is none, or of another model.
+
+    Raises:
+        UserError: the file is damaged.
+
+    """
     path = run / SCORE
     if not path.exists():
         return None
-    score = Score(**json.loads(path.read_text(encoding="utf-8")))
+    kept = read_object(path, _KEPT, _KEPT.keys())
+    score = Score(**{key: kept[key] for key in _KEPT})
     return score if score.origin == best.origin else None
 
 

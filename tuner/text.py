@@ -8,8 +8,10 @@ from typing import Any
 from tuner.cluster import is_job
 from tuner.storage import uri_of
 
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
-"""Colours and other orders to a terminal, which a message may have from elsewhere."""
+CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+)
+"""Colours, titles and other orders to a terminal, and what it cannot show: from elsewhere."""
 
 
 def duration(seconds: float) -> str:
@@ -43,19 +45,29 @@ def describe(config: Mapping[str, Any]) -> str:
 def assignments(config: Mapping[str, Any]) -> list[str]:
     """Each hyperparameter as name=value, numbers short."""
     return [
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        f"{one_line(name)}={value:.4g}" if isinstance(value, float) else one_line(f"{name}={value}")
         for name, value in config.items()
     ]
 
 
 def brief(error: Mapping[str, Any]) -> str:
     """An error in a line: its type and the first line of its message."""
-    return f"{error['type']}: {plain(str(error['message'])).strip()}"
+    return f"{one_line(str(error['type']))}: {plain(str(error['message'])).strip()}"
 
 
 def plain(text: str) -> str:
     """The first line of a text that has come from elsewhere, without control characters."""
     return CONTROL.sub("", text.strip().split("\n", maxsplit=1)[0])
+
+
+def one_line(text: str) -> str:
+    """All of a text that has come from elsewhere, in a line, without control characters."""
+    return CONTROL.sub("", " ".join(text.splitlines()))
+
+
+def each_line(text: str) -> str:
+    """The same, in the lines that it has."""
+    return "\n".join(map(one_line, text.splitlines()))
 
 
 def shown(path: Path) -> str:

@@ -1,9 +1,9 @@
-import json
 import shlex
 from pathlib import Path
 
 from tuner.commands.table import print_table
 from tuner.errors import UserError
+from tuner.fields import read_metrics
 from tuner.history import History, State, read_history
 from tuner.results import best_checkpoint
 from tuner.storage import BEST, fetched
@@ -44,12 +44,13 @@ def _print_model(history: History, current: tuple[int, int]) -> None:
         print(f"no model yet: {_when(history)}")
         return
     try:
-        holds = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        held = holds["trial"], holds["epoch"]
-    except (OSError, ValueError, LookupError) as error:
-        raise UserError(f"{shown(folder)} is damaged ({error}); {_when(history)}") from error
+        holds = read_metrics(folder)
+    except UserError as error:
+        raise UserError(f"{shown(folder)} is damaged: {error}; {_when(history)}") from error
+    held = holds["trial"], holds["epoch"]
     if holds.get("final"):
-        print(f"{shown(folder)} holds the final fit: {holds['epochs']} epochs on {holds['data']}")
+        epochs, data = holds.get("epochs"), holds.get("data")
+        print(f"{shown(folder)} holds the final fit: {epochs} epochs on {data}")
     if holds.get("test"):
         print_table(["test", ""], [(k, f"{v:.6g}") for k, v in holds["test"].items()])
         print()

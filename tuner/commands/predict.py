@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 from tuner.errors import UserError
 from tuner.results import load_model
+from tuner.text import one_line
 
 
 def predict(best: str, words: Sequence[str]) -> None:
@@ -27,5 +28,6 @@ def predict(best: str, words: Sequence[str]) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     for prediction in predictions:
-        line = re.sub(r"[\t\r\n]", " ", prediction.input)
-        print(f"{line}\t{prediction.label}\t{prediction.probability:.4f}")
+        line = one_line(re.sub(r"[\t\r\n]", " ", prediction.input))
+        label = one_line(str(prediction.label))
+        print(f"{line}\t{label}\t{prediction.probability:.4f}")

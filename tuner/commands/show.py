@@ -7,7 +7,7 @@ from tuner.history import History, read_history
 from tuner.run import Summary
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
-from tuner.text import describe
+from tuner.text import brief, describe, each_line, one_line
 
 
 def show(run: str, *, failures: bool, as_json: bool) -> None:
@@ -57,16 +57,13 @@ def _print_failures(search: Search) -> None:
         return
     print_table(
         ["trial", "after epoch", "error", "hyperparameters"],
-        [(t.number, t.epoch, _one_line(t.error or {}), describe(t.config)) for t in failed],
+        [(t.number, t.epoch, brief(t.error or {}), describe(t.config)) for t in failed],
     )
     first = next((t for t in failed if t.error and t.error.get("traceback")), None)
     if first and first.error:
         rank = f", rank {first.error['rank']}" if "rank" in first.error else ""
-        print(f"\ntrial {first.number}{rank}:\n{first.error['traceback'].rstrip()}")
-
-
-def _one_line(error: dict[str, Any]) -> str:
-    return f"{error['type']}: {error['message'].splitlines()[0]}"
+        print(f"\ntrial {first.number}{one_line(rank)}:")
+        print(each_line(first.error["traceback"].rstrip()))
 
 
 def _record(history: History) -> dict[str, Any]:

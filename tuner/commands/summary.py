@@ -23,7 +23,7 @@ from tuner.run import Summary
 from tuner.scoring import read_score
 from tuner.search.search import Search
 from tuner.search.trial import Status, Trial
-from tuner.text import brief, describe, duration, figure, shown
+from tuner.text import brief, describe, duration, figure, one_line, shown
 
 Fact = tuple[str, str]
 """A label, and what there is to say."""
@@ -47,12 +47,13 @@ def print_summary(summary: Summary, display: Display = Display.TABLE) -> None:
         write_object(summary_record(summary), sys.stdout)
         return
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    counts, facts = _counts(summary.search), list(_facts(summary))
+    counts = _counts(summary.search)
+    facts = [(one_line(label), one_line(text)) for label, text in _facts(summary)]
     if console.is_terminal:
         console.print(_columns([("run", counts), *facts]))
         return
-    for line in (counts, *map(": ".join, facts)):
-        console.print(Text(line))
+    for text in (counts, *map(": ".join, facts)):
+        console.print(Text(text))
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:

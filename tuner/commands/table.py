@@ -4,10 +4,15 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
+from tuner.text import one_line
+
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 0) -> None:
-    """Print columns as wide as what they hold; in a terminal, lines end where it does."""
-    lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
+    """Print columns as wide as what they hold; in a terminal, lines end where it does.
+
+    What cells hold may be a stranger's: it is printed without control characters.
+    """
+    lines = [[one_line(str(cell)) for cell in row] for row in (headings, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]

@@ -13,6 +13,7 @@ from tuner.report.comparison import name_runs
 from tuner.report.record import read_record
 from tuner.search.journal import JOURNAL
 from tuner.storage import fetched, local_folder
+from tuner.text import shown
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -100,7 +101,13 @@ def _build(runs: Sequence[str]) -> Callable[..., Iterable[bytes]]:
     storage = InMemoryStorage()
     records = [read_record(run) for run in runs]
     for record, name in zip(records, name_runs(records), strict=True):
-        add_study(record, storage, name)
+        try:
+            add_study(record, storage, name)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{shown(record.history.folder)}: its trials do not fit its search_space "
+                f"({type(error).__name__}: {error}); it was damaged from outside"
+            ) from error
     application: Callable[..., Iterable[bytes]] = wsgi(storage)
     return application
 

@@ -58,6 +58,7 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[Section
                 script=_own("page.js"),
             ),
             encoding="utf-8",
+            errors="replace",  # half a character, which an experiment may have in a text
         )
         beside.replace(path)
     except OSError as error:

@@ -1,6 +1,5 @@
 """The page of one run."""
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tuner.errors import UserError
+from tuner.fields import CONFIG, TEXT, list_of, or_null, read_metrics, read_object
 from tuner.final import FinalFit, read_final
 from tuner.history import State
 from tuner.outcome import against_default, describe_final, describe_score
@@ -35,6 +36,14 @@ REPORT = "report.html"
 """The file's name, in the run's folder."""
 _MOST_NUMBERS = 20
 """Trials that a line names."""
+_ENVIRONMENT = {
+    "command": list_of(TEXT),
+    "git_commit": or_null(TEXT),
+    "python": TEXT,
+    "platform": TEXT,
+    "packages": CONFIG,
+}
+"""Of environment.json: key -> what it must be."""
 
 
 def write_report(record: Record, path: Path) -> None:
@@ -140,9 +149,9 @@ def _model(record: Record, best: Best) -> str:
         when = "when the run ends" if under_way else "by python -m tuner resume"
         return f"Its model is written to best/ {when}."
     try:
-        held = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{folder} is damaged."
+        held = read_metrics(folder)
+    except UserError as error:
+        return f"{folder} is damaged: {error}."
     same = all(held.get(key) == value for key, value in best.origin.items())
     return f"Its model lies in {folder}." if same else f"{folder} still holds an earlier model."
 
@@ -172,9 +181,9 @@ def _numbers(trials: list[Trial]) -> str:
 
 def _environment(folder: Path) -> str:
     try:
-        known = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return paragraph("environment.json is not there, or cannot be read.")
+        known = read_object(folder / "environment.json", _ENVIRONMENT)
+    except UserError as error:
+        return paragraph(f"There is nothing to tell: {error}.")
     commit = known.get("git_commit") or "none: it was not run from a git repository"
     if (folder / "git.diff").exists():
         commit += ", with changes, which are in git.diff"
