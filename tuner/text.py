@@ -9,7 +9,8 @@ from tuner.cluster import is_job
 from tuner.storage import uri_of
 
 CONTROL = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+    r"(?:\x1b\[|\x9b)[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
+    r"|[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 )
 """Colours, titles and other orders to a terminal, and what it cannot show: from elsewhere."""
 

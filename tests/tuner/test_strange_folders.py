@@ -18,6 +18,7 @@ from tuner.commands.ui import Dashboard
 from tuner.errors import UserError
 from tuner.experiment import load_experiment
 from tuner.final import read_final
+from tuner.history import read_history
 from tuner.results import choose_best
 from tuner.search.journal import JOURNAL, Journal, read_journal
 
@@ -159,6 +160,96 @@ def test_the_sound_run_is_shown(words: list[str], sound: Path, run_command: Comm
     code, out, err = run_command([*words, str(sound)])
     assert (code, err) == (0, "")
     assert out
+
+
+def test_what_a_folder_tells_is_printed_without_orders_to_the_terminal(
+    sound: Path, run_command: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    forged = {
+        "type": f"Value{ESCAPES}Error",
+        "message": f"bad{ESCAPES}",
+        "traceback": "a\n\x1b[1mb",
+    }
+    events = list(read_journal(run / JOURNAL))
+    for event in events:
+        if event["event"] == "fail":
+            event["error"] = forged
+        if event["event"] == "start":
+            event["config"] = {f"x{ESCAPES}": f"0.5\n{ESCAPES}"}
+        if event["event"] == "result":
+            event["metrics"][f"loss{ESCAPES}"] = 0.5
+    write_lines(run / JOURNAL, events)
+    metrics = json.loads((run / "best/metrics.json").read_text())
+    metrics["test"] = {f"error{ESCAPES}": 0.25}
+    (run / "best/metrics.json").write_text(json.dumps(metrics))
+
+    told = {words[-1]: run_command([*words, str(run)]) for words in COMMANDS}
+
+    for code, out, err in told.values():
+        expect_one_line(code, out, err)
+        assert code == 0
+    assert "xred =0.5 red" in told["show"][1]
+    assert "Valuered Error: badred" in told["--failures"][1]
+    assert told["--failures"][1].endswith("\ntrial 1:\na\nb\n")
+    assert "lossred" in told["best"][1]
+    assert "errorred   0.25" in told["best"][1]
+
+
+def drop_what_is_fitted(events: list[Any]) -> None:
+    del events[0]["fit"]
+
+
+def name_another_trial(events: list[Any]) -> None:
+    events[0]["fit"]["trial"] = 99
+
+
+def begin_another_trial(events: list[Any]) -> None:
+    events.append(events[1] | {"trial": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (drop_what_is_fitted, "line 1 does not say what is fitted"),
+        (name_another_trial, "line 1 names trial 99, which has no result"),
+        (begin_another_trial, "tells of 2 trials, and a fit is one"),
+    ],
+)
+def test_another_final_fit_is_refused(
+    change: Callable[[list[Any]], None], said: str, sound: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    events = list(read_journal(run / "final" / JOURNAL))
+    change(events)
+    write_lines(run / "final" / JOURNAL, events)
+    with pytest.raises(UserError, match=f"final/{JOURNAL}.* {said}; it was damaged"):
+        read_final(run, read_history(run).search)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (("best/metrics.json", "[]"), "it holds list, not a mapping"),
+        (("best/metrics.json", '{"trial": 1}'), "epoch must be there"),
+        (("best/metrics.json", '{"trial": "1", "epoch": 1}'), "trial is '1', and it must be a"),
+        (("test.json", '{"origin": {}, "metrics": [], "error": null}'), "metrics is [], and"),
+        (("test.json", '{"origin": {}}'), "error and metrics must be there"),
+        (("test.json", "no json"), "Expecting value"),
+    ],
+)
+def test_a_file_beside_the_journal_is_named(
+    file: tuple[str, str], said: str, sound: Path, run_command: Command, tmp_path: Path
+) -> None:
+    (name, text), run = file, tmp_path / "run"
+    shutil.copytree(sound, run)
+    (run / name).write_text(text)
+    code, out, err = run_command(["best" if "metrics" in name else "show", str(run)])
+    expect_one_line(code, out, err)
+    assert code == 1
+    assert f"{run / name}: {said}" in err
 
 
 def each_spoilt(sound: Path, run: Path, examples: int, look: Callable[[], None]) -> None:

@@ -64,7 +64,7 @@ def _sections(records: Sequence[Record], names: Sequence[str]) -> Iterator[Secti
     yield Section("Runs", _runs(records, names))
     yield Section("Best by epochs", drawn(lambda: _curves(records, names, by="epochs")))
     yield Section("Best by time", drawn(lambda: _curves(records, names, by="seconds")))
-    yield Section("What differs", _differences(records, names))
+    yield Section("What differs", drawn(lambda: _differences(records, names)))
 
 
 def _runs(records: Sequence[Record], names: Sequence[str]) -> str:

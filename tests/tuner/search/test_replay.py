@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from search_spaces import load_space
+from tuner.errors import UserError
 from tuner.search import SEARCHES, SearchSettings, build_search
 from tuner.search.journal import MemoryJournal
 from tuner.search.replay import has_ended, replay
@@ -96,3 +97,37 @@ def test_a_run_begins_with_its_first_session_and_not_before() -> None:
     halt = {"event": "halt", "time": 1045.0, "reason": "its time is over"}
     assert replay([*events[:2], halt], settings_of("asha")).seconds == 5
     assert replay([*events[:2], halt, events[2]], settings_of("asha")).seconds == 5
+
+
+START = {"config": {"x": 0.5}, "origin": "random", "bracket": 0, "target": 1, "slot": 0}
+METRICS = {"metrics": {"m": 0.5}, "verdict": None}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"event": "start", "trial": 2, **START}, "ValueError: trial is 2, and the next one is 1"),
+        ({"event": "close", "trial": 7}, "IndexError: "),
+        ({"event": "restart", "trial": 0, "slot": 0}, "ValueError: "),
+        ({"event": "drop", "trial": 0, "epochs": [3]}, "KeyError: 3"),
+        (
+            {"event": "checkpoint", "trial": 0, "epoch": 3, "path": "p"},
+            "ValueError: trial 0 has no result of epoch 3",
+        ),
+        (
+            {"event": "result", "trial": 0, "epoch": 1, "metrics": {"loss": 1}, "verdict": None},
+            "KeyError: 'm'",
+        ),
+        (
+            {"event": "result", "trial": 0, "epoch": 1, **METRICS, "verdict": "advance"},
+            "KeyError: 'target'",
+        ),
+        ({"event": "halt", "trial": 0, "reason": ""}, "TypeError: "),
+    ],
+)
+def test_an_event_that_cannot_follow_is_named(event: dict[str, Any], said: str) -> None:
+    events = [{"event": "start", "time": 1.0, "trial": 0, **START}, {"time": 2.0, **event}]
+    with pytest.raises(UserError) as caught:
+        replay(events, settings_of("asha"), "runs/a/journal.jsonl")
+    beginning = f"runs/a/journal.jsonl: line 2, event '{event['event']}', does not follow from"
+    assert str(caught.value).startswith(f"{beginning} those before it ({said}")
