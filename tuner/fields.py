@@ -78,6 +78,7 @@ def or_null(kind: Kind) -> Kind:
 TEXT = Kind("text", lambda value: isinstance(value, str))
 COUNT = Kind("a whole number from 0 on", is_count)
 NUMBER = Kind("a number", is_number)
+PATH = Kind("a path", lambda value: isinstance(value, str) and "\0" not in value)
 TIME = Kind("seconds since 1970", lambda v: is_number(v) and 0 <= v <= _YEAR_5138)
 CONFIG = Kind("a mapping of names to numbers, texts and truth values", _is_config)
 METRICS = Kind(
@@ -189,8 +190,7 @@ def read_object(
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(
-            f"{path}: {error}; it was damaged from outside: remove it, and python -m tuner resume "
-            "writes it anew"
+            f"{path}: {error}; it was damaged from outside: remove it, a run can do without"
         ) from error
     return values
 

@@ -10,6 +10,7 @@ from tuner.fields import (
     ERROR,
     METRICS,
     NUMBER,
+    PATH,
     TEXT,
     TIME,
     Kind,
@@ -65,7 +66,7 @@ FIELDS = {
     "error": ERROR,
     "reason": TEXT,
     # of its checkpoints
-    "path": TEXT,
+    "path": PATH,
     "bytes": COUNT,
     "epochs": list_of(COUNT),
     "limit": NUMBER,

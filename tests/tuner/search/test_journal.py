@@ -55,6 +55,10 @@ def reading(line: str, folder: Path) -> list[Event]:
         ('{"event":"close","time":1,"trial":-1}', "trial is -1, and it must be a whole number"),
         ('{"event":"close","time":1,"trial":true}', "trial is True, and it must be"),
         ('{"event":"drop","time":1,"trial":0,"epochs":[1,"2"]}', "epochs is [1, '2'], and"),
+        (
+            '{"event":"checkpoint","time":1,"trial":0,"epoch":1,"path":"a\\u0000"}',
+            "path is 'a\\x00', and it must be a path",
+        ),
         ('{"event":"session","time":1,"slots":1000000}', "slots is 1000000, and it must be"),
         ('{"event":"session","time":1,"fit":{"trial":0}}', "it must be a mapping of trial, epochs"),
         (
