@@ -17,6 +17,7 @@ import yaml
 
 from tuner.errors import UserError
 from tuner.experiment import Experiment
+from tuner.fields import read_metrics
 from tuner.final import FinalFit
 from tuner.search.search import Search
 from tuner.search.trial import Trial
@@ -120,10 +121,10 @@ def _holds(folder: Path, best: Best, trainable: Trainable) -> bool:
     from trainables.checkpoint import DamagedCheckpointError, load_state
 
     try:
-        facts = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        facts = read_metrics(folder)
         if trainable.is_task:
             load_state(folder / "checkpoint")
-    except (OSError, ValueError, DamagedCheckpointError):
+    except (OSError, UserError, DamagedCheckpointError):
         return False
     known = {key: facts.get(key) for key in ("trial", "epoch", "final", "epochs", "data")}
     there = (folder / "checkpoint").is_dir() and (folder / "config.yaml").is_file()
