@@ -92,7 +92,7 @@ def main() -> None:
     headings = ("", "the search, s", f"to {TARGET:g}, s", "best val_accuracy")
     show_table(console, title, headings, {SIDES[n]: list(row.values()) for n, row in found.items()})
     if all(row["to_target"] is None for row in found.values()):
-        console.print(f"no side reaches {TARGET:g}: so few trials, epochs or images are too few")
+        console.print(f"no side reaches {TARGET:g}: too few trials, epochs or images")
     record = {"machine": describe_machine("optuna"), "sides": found, "gaps": gaps(found)}
     sizes = {"trials": given.trials, "epochs": given.epochs, "images": given.images}
     finish(console, {**record, **sizes}, given.json)
