@@ -224,6 +224,17 @@ def test_reading_a_run_imports_nothing_of_it(
     assert kept_source("trainables.image_classification:ImageClassification", run) is None
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"- a", b"trainable: 3", b"trainable: null", b"trainable: \xff", b"config: {}"]
+)
+def test_a_folder_whose_trainable_has_no_name_holds_no_model(
+    content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(tmp_path)
+
+
 def test_a_model_folder_makes_no_objects(canary: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"trainable: {yaml_of(canary)}\n")
     with pytest.raises(UserError, match="holds no model"):

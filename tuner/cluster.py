@@ -73,6 +73,16 @@ def cluster(
     try:
         yield context.dashboard_url
     finally:
+        _leave()
+
+
+def _leave() -> None:
+    """Leave the cluster; one that was started for the run ends."""
+    import ray
+
+    try:
+        ray.shutdown()
+    except OSError:  # it first prints the workers' last words, perhaps onto a disk that is full
         ray.shutdown()
 
 

@@ -26,8 +26,9 @@ def captured(log: Path) -> Iterator[TextIO]:
     try:
         yield terminal
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the log's disk may be full
+                stream.flush()
         for target, source in zip((1, 2), saved, strict=True):
             os.dup2(source, target)
             os.close(source)

@@ -185,8 +185,8 @@ def load_model(path: str | Path) -> Any:
     folder = fetch_model(path)
     try:
         described = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        name = described["trainable"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        name = str(described["trainable"] or "")
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} holds no model ({error}); give a run's folder or its best/"
         ) from error
@@ -196,7 +196,7 @@ def load_model(path: str | Path) -> Any:
         raise UserError(f"{folder}: {name} defines no load(), so there is no model to load")
     try:
         return load(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: the model cannot be loaded: {error}") from error
 
 
@@ -233,7 +233,7 @@ def write_trials(search: Search, path: Path) -> None:
                     trial.origin,
                     *(trial.config.get(name, "") for name in hyperparameters),
                     *(best.get(name, "") for name in metrics),
-                    trial.error["message"].splitlines()[0] if trial.error else "",
+                    next(iter(trial.error["message"].splitlines()), "") if trial.error else "",
                 ]
             )
     beside.replace(path)

@@ -1,11 +1,12 @@
 """How many trials fit onto which nodes, as those come and go."""
 
+import errno
 from typing import Any
 
 import pytest
 from ray.util import placement_group_table
 
-from tuner.cluster import Capacity, cluster, fitting_slots
+from tuner.cluster import Capacity, _leave, cluster, fitting_slots
 from tuner.errors import UserError
 
 
@@ -80,3 +81,18 @@ def test_trials_wait_in_the_queue_of_a_cluster_that_may_grow(
         monkeypatch.setattr("tuner.cluster._alive", lambda: [node, node])
         assert capacity.count() == 2
         assert waiting() == 1
+
+
+def test_a_cluster_is_left_though_the_workers_last_words_find_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def shutdown() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ray.shutdown", shutdown)
+    _leave()
+    assert len(calls) == 2

@@ -214,7 +214,7 @@ def fit_it(final: FinalFit, *, saved: bool) -> None:
     for epoch in range(1, final.fit.epochs + 1):
         final.search.report(trial.number, epoch, {"loss": float(epoch)})
         if saved:
-            final.search.checkpointed(trial.number, epoch, f"trial_0000/{epoch}")
+            final.search.checkpointed(trial.number, epoch, f"trial_0000/checkpoint_{epoch}")
     final.search.close(trial.number)
 
 
@@ -229,7 +229,7 @@ def test_the_last_epoch_is_the_result_and_its_checkpoint_alone_is_kept(tmp_path:
 
     assert again is not None
     assert again.result is not None
-    checkpoint = experiment.folder / "final/trial_0000/3"
+    checkpoint = experiment.folder / "final/trial_0000/checkpoint_3"
     assert again.result.checkpoints == {3: str(checkpoint)}
     best = choose_best(search, again)
     assert best is not None
