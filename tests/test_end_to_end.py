@@ -128,6 +128,7 @@ def interrupt(toy: CommandLine, run: Popen[str], number: int) -> None:
     assert (toy.folder / "runs/toy/best/config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_resume(toy: CommandLine, toy_there: CommandLine) -> None:
     """By SIGINT, on a cluster of its own; by SIGTERM, on one that was there; then it ends."""
     changes = ("search.algorithm=random", "search.num_trials=4", "search.max_epochs=3")

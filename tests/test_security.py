@@ -227,11 +227,9 @@ def test_reading_a_run_imports_nothing_of_it(
 @pytest.mark.parametrize(
     "content", [b"", b"- a", b"trainable: 3", b"trainable: null", b"trainable: \xff", b"config: {}"]
 )
-def test_a_folder_whose_trainable_has_no_name_holds_no_model(
-    content: bytes, tmp_path: Path
-) -> None:
+def test_a_folder_that_names_no_trainable_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match=r"holds no model|trainable is "):
         load_model(tmp_path)
 
 

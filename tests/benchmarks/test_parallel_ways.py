@@ -12,6 +12,7 @@ SMALL = {"image_size": 16, "max_images_per_class": 2, "batch_size": 8}
 SMALL |= {"backbone": "test_efficientnet", "weights": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="is about a machine without GPUs")
 def test_a_way_is_measured_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(parallel_ways.WAYS) == ["ddp", "fsdp", "pipeline", "data_parallel"]

@@ -82,6 +82,7 @@ def test_a_checkpoint_that_is_gone_is_told_from_one_that_cannot_be_read(
         trainable.restore(Checkpoint.from_directory(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_dies_costs_its_epoch_and_no_more(
     rank: int, run: Callable[[Any], Summary], experiment: Callable[..., Any], tmp_path: Path
@@ -108,6 +109,7 @@ def test_a_rank_that_dies_costs_its_epoch_and_no_more(
     assert lost["time"] - results[0] < 10, "noticed too late"
 
 
+@pytest.mark.slow
 def test_a_resumed_trial_draws_what_an_unbroken_one_draws(
     run: Callable[[Any], Summary], experiment: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ DIGITS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_trial_that_runs_out_of_memory_goes_on_with_the_same_batch(
     rank: int, run: Callable[[Any], Summary], experiment: Callable[..., Any], tmp_path: Path

@@ -104,6 +104,7 @@ def test_the_best_configuration_is_fitted_for_good_and_scored_once(
     assert calls(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_a_final_fit_that_was_killed_goes_on_to_what_an_unbroken_one_comes_to(
     tuner_there: CommandLine,
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_final_fit_that_was_killed_goes_on_to_what_an_unbroken_one_comes_to(
     assert calls(folder) == 1
 
 
+@pytest.mark.slow
 def test_what_fails_after_the_search_leaves_the_searchs_model_and_is_named(
     tuner_there: CommandLine,
 ) -> None:

@@ -172,6 +172,7 @@ def rank_main(rank: int, folder: Path, hosts: tuple[str, str]) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hosts", "work"),
     [(("a", "a"), [2 * (64 + 64), 2 * (64 + 8)]), (("a", "b"), [2 * 200, 0])],

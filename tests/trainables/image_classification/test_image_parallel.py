@@ -21,6 +21,8 @@ from trainables.task import Context
 
 torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 2
 WAYS = ("ddp", "fsdp", "pipeline")
 NEXT = {"ddp": "fsdp", "fsdp": "pipeline", "pipeline": "ddp"}

@@ -12,6 +12,7 @@ from tuner.run import start_run
 from tuner.search.trial import Status
 
 
+@pytest.mark.slow
 def test_what_one_rank_raises_reaches_the_others_in_the_midst_of_a_batch(
     ray_address: str, experiment: Callable[..., Any], tmp_path: Path
 ) -> None:

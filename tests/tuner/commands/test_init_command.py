@@ -8,6 +8,7 @@ from tuner.history import read_history
 from tuner.results import best_checkpoint
 
 
+@pytest.mark.slow
 def test_what_init_writes_runs_as_it_is_within_a_minute(tuner: CommandLine, tmp_path: Path) -> None:
     written = tuner("init", "mine")
 
