@@ -79,7 +79,9 @@ def section(
     """A part in the file: the command, what it printed, and the honest rest."""
     day = datetime.now(UTC).date().isoformat()
     lines = [line.rstrip() for line in output.splitlines() if not line.endswith("...")]
-    busy = f" **Others used the machine** (load {before:g} a core before)." if before > BUSY else ""
+    busy = (
+        f" **Others used the machine** ({before:.0%} of it just before)." if before > BUSY else ""
+    )
     text = f"`python -m {' '.join(command)}`, {day}, {seconds:.0f} s.{busy}\n\n"
     text += "```\n" + "\n".join(lines) + "\n```\n"
     if gaps:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 1800
 """A side that takes longer hangs."""
 BUSY = 0.5
-"""Load, of each core, above which figures are of a machine that others use."""
+"""Share of the cores in use above which figures are of a machine that others use."""
 
 
 class BenchmarkError(RuntimeError):
@@ -153,8 +153,8 @@ def _version(package: str) -> str | None:
 
 
 def load() -> float:
-    """Processes that wanted to run in the last minute, of each core."""
-    return round(os.getloadavg()[0] / len(os.sched_getaffinity(0)), 2)
+    """Share of the machine's cores that are in use for a second, before a benchmark begins."""
+    return round(psutil.cpu_percent(interval=1) / 100, 2)
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
