@@ -12,7 +12,7 @@ from ConfigSpace import ConfigurationSpace
 from search_spaces.builtin import SPACES, builtin_file
 from search_spaces.convert import build_space, dump_space
 from search_spaces.errors import SpaceError, near
-from search_spaces.reading import read_text
+from search_spaces.reading import check_size, read_text
 from search_spaces.schema import parse
 
 _FUNCTION = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
@@ -57,7 +57,8 @@ def _read(folder: Path, source: str) -> Any:
     own = folder / os.path.expanduser(source)  # noqa: PTH111 - Path's raises for an unknown user
     path = builtin_file(source) if source in SPACES else own
     try:
-        return yaml.load(read_text(path), _Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(read_text(path), _Loader)  # noqa: S506 - a SafeLoader
+        check_size(document)
     except FileNotFoundError:
         raise SpaceError(
             f"no built-in search space has this name, and {path} does not exist; "
@@ -70,6 +71,7 @@ def _read(folder: Path, source: str) -> Any:
         raise SpaceError(f"line {line} is not valid YAML, {error.problem}; mend it") from None
     except Exception as error:  # noqa: BLE001 - yaml lets through what its constructors raise
         raise SpaceError(f"the file is not valid YAML, {error}; mend it") from None
+    return document
 
 
 class _Loader(yaml.SafeLoader):

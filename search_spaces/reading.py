@@ -1,6 +1,7 @@
 """Files that somebody else has named: they are read up to a limit."""
 
 from pathlib import Path
+from typing import Any
 
 MOST_CHARACTERS = 2**20
 """Of a file; a device such as ``/dev/zero`` has no end."""
@@ -19,3 +20,23 @@ def read_text(path: Path) -> str:
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
     return text
+
+
+def check_size(document: Any) -> None:
+    """See that what was read is no more than a file could say without aliases.
+
+    A few lines of YAML can name each other so often that what they stand for fits into no memory.
+
+    Raises:
+        ValueError: it is more.
+
+    """
+    left, waiting = MOST_CHARACTERS, [document]
+    while waiting:
+        value = waiting.pop()
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list):
+            left -= len(value)
+            waiting.extend(inside)
+        if left < 0:
+            raise ValueError("its aliases stand for too much, or for themselves; write less")

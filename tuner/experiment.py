@@ -3,7 +3,8 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from search_spaces.reading import read_text
+from search_spaces.reading import check_size, read_text
 from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
@@ -276,6 +277,7 @@ def load_experiment(source: str | Path, overrides: Mapping[str, Any] | None = No
         path = builtin_experiments()[str(source)]
     try:
         values = yaml.load(read_text(path), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        check_size(values)
     except OSError as error:
         names = ", ".join(builtin_experiments())
         raise UserError(
@@ -374,8 +376,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        for key, times in Counter(key for key in keys if isinstance(key, Hashable)).items():
+            if times > 1:
                 raise yaml.YAMLError(f"key {key!r} is given twice, line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 

@@ -1,9 +1,12 @@
 """Experiment files: what is right, and one clear line for each thing that is wrong."""
 
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from search_spaces import SpaceError, load_space
 from tuner.errors import UserError
 from tuner.experiment import builtin_experiments, load_experiment, make_experiment, parse_override
 
@@ -132,3 +135,26 @@ def test_a_cache_that_is_a_path_is_told_its_form() -> None:
 def test_a_file_without_an_end_is_read_to_a_limit() -> None:
     with pytest.raises(UserError, match="/dev/zero is not valid YAML: it has more than 1,048,576"):
         load_experiment("/dev/zero")
+
+
+@pytest.mark.parametrize("read", [load_experiment, load_space])
+def test_aliases_that_stand_for_too_much_are_refused(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    names = "abcdefghij"
+    lines = [f"{names[0]}: &{names[0]} [x, x, x, x, x, x, x, x, x]"]
+    for before, name in pairwise(names):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
+    path = tmp_path / "bomb.yaml"
+    for text in ("\n".join(lines), "name: &a [*a]"):
+        path.write_text(text)
+        with pytest.raises((UserError, SpaceError), match="aliases stand for too much"):
+            read(path)
+
+
+@pytest.mark.timeout(60)
+def test_a_file_of_many_keys_is_read_in_one_go(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"k{number}: 1\n" for number in range(50_000)))
+    with pytest.raises(UserError, match=r"\(and 50000 more\)"):
+        load_experiment(path)
