@@ -84,6 +84,8 @@ class RankGroup:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)
             if pending and not _is_placed():  # Ray looks for another node, perhaps for ever
                 raise RankLostError("a node is gone on which a rank was to start")
+        if pending:
+            raise RankLostError(f"{len(pending)} ranks did not start within {START_SECONDS:.0f} s")
 
     def call(self, method: str, *args: Any) -> Outcome:
         """Run a method of :class:`Rank` on every rank; returns all values, or the first cause.

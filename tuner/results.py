@@ -82,19 +82,18 @@ def choose_best(search: Search, final: FinalFit | None = None) -> Best | None:
 def write_best(
     best: Best, experiment: Experiment, trainable: Trainable, test: Mapping[str, float]
 ) -> Path:
-    """Write ``best/``, unless it holds that model; ``test``: its score on test data, if any.
+    """Write ``best/`` anew; ``test``: its score on test data, if there is one.
 
-    The folder appears whole: it is written beside and renamed. A model in it is not given up for
-    none.
+    The folder appears whole: it is written beside and renamed. Where the run's checkpoint of that
+    model is lost, ``best/`` may have a whole one. A model in it is not given up for none.
 
     Raises:
-        DamagedCheckpointError: the checkpoint of the best is not whole; ``best/`` is as it was.
+        DamagedCheckpointError: neither has; ``best/`` is as it was.
 
     """
+    from trainables.checkpoint import DamagedCheckpointError
+
     folder = experiment.folder / "best"
-    if _holds(folder, best, trainable):
-        write_metrics(best, folder, test)
-        return folder
     if not best.checkpoint and (folder / "checkpoint").exists():
         return folder
     beside = folder.with_name(f".best.{os.getpid()}")
@@ -104,9 +103,14 @@ def write_best(
     try:
         _write_yaml(beside / "config.yaml", {"trainable": trainable.path, "config": config})
         write_metrics(best, beside, test)
-        if best.checkpoint:
-            with checkpoint_at(experiment.storage, best.checkpoint) as checkpoint:
-                _write_model(trainable, config, checkpoint, beside)
+        try:
+            if best.checkpoint:
+                with checkpoint_at(experiment.storage, best.checkpoint) as checkpoint:
+                    _write_model(trainable, config, checkpoint, beside)
+        except DamagedCheckpointError:
+            if not _is_of(folder, best):
+                raise
+            _write_model(trainable, config, folder / "checkpoint", beside)
         write_source(trainable, beside)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # it may be what fills the disk
@@ -116,19 +120,15 @@ def write_best(
     return folder
 
 
-def _holds(folder: Path, best: Best, trainable: Trainable) -> bool:
-    """Whether ``best/`` holds that model, whole."""
-    from trainables.checkpoint import DamagedCheckpointError, load_state
-
+def _is_of(folder: Path, best: Best) -> bool:
+    """Whether ``best/`` has a checkpoint of that model, whole or not."""
     try:
         facts = read_metrics(folder)
-        if trainable.is_task:
-            load_state(folder / "checkpoint")
-    except (OSError, UserError, DamagedCheckpointError):
+    except UserError:
         return False
     known = {key: facts.get(key) for key in ("trial", "epoch", "final", "epochs", "data")}
-    there = (folder / "checkpoint").is_dir() and (folder / "config.yaml").is_file()
-    return there and {k: v for k, v in known.items() if v is not None} == best.origin
+    is_same = {key: value for key, value in known.items() if value is not None} == best.origin
+    return is_same and (folder / "checkpoint").is_dir()
 
 
 def write_metrics(best: Best, folder: Path, test: Mapping[str, float]) -> None:

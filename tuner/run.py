@@ -209,7 +209,7 @@ def _run(
             if searched:
                 search.finish()
                 if not run.has_more and not run.write():
-                    return run.finish()
+                    return run.finish(None)
             for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
                 console.warn(line)
             dashboard = stack.enter_context(cluster(address, folder, experiment.job_metadata))
@@ -308,8 +308,7 @@ class _Run:
             self.run_search(slots)
         if self._to_be_fitted:
             self.run_final()
-        self.mend_best(slots)
-        return self.finish()
+        return self.finish(self.mend_best(slots))
 
     def run_search(self, slots: int, damage: Damage | None = None) -> None:
         budget = self.experiment.stop.time_budget
@@ -331,18 +330,24 @@ class _Run:
         named = {path for trial in self.search.trials for path in trial.checkpoints.values()}
         drop_checkpoints(self.experiment.location, spare=named)
 
-    def mend_best(self, slots: int) -> None:
-        """Train again what ``best/`` is to hold, where nothing has its model any more."""
+    def mend_best(self, slots: int) -> Exception | None:
+        """Write the results, and train again what ``best/`` is to hold, if nothing has its model.
+
+        Returns why ``best/`` cannot be written, if so.
+        """
         tried: list[dict[str, Any]] = []
         while (error := self.write()) and (best := self.best) and best.origin not in tried:
             tried.append(best.origin)
             told = {"type": type(error).__name__, "message": str(error)}
-            what = "the final fit" if best.final else f"trial {best.trial.number}"
-            self.console.warn(f"the best model is lost: {error}. Now {what} trains again")
+            self.console.warn(f"the best model is lost: {error}. It is trained again")
             if best.final and best.final.result:
                 self.run_final((0, told, best.final.result.epoch))
             else:
                 self.run_search(slots, (best.trial.number, told, best.epoch))
+        if tried and self.best and self.best.origin not in tried[:1]:
+            left = f"trial {self.best.trial.number}, epoch {self.best.epoch}"
+            self.console.warn(f"the best model could not be trained again: best/ is of {left}")
+        return error
 
     def run_final(self, damage: Damage | None = None) -> None:
         """Train the best configuration afresh, or go on with that."""
@@ -381,16 +386,19 @@ class _Run:
             placement=resources.placement,
             time_budget=time_budget,
         )
-        search.subscribe(self._warn_of_room)
-        search.open_session(slots=slots, **facts)
-        if damage:
-            search.damaged(*damage)
         with ExitStack() as stack:
+            search.subscribe(self._warn_of_room)
+            stack.callback(search.unsubscribe, self._warn_of_room)
+            search.open_session(slots=slots, **facts)
+            if damage:
+                search.damaged(*damage)
             for observer in self._observers(place, search, slots):
-                guarded = Guarded(observer, self.console.warn)
-                search.subscribe(stack.enter_context(guarded))
+                guarded = stack.enter_context(Guarded(observer, self.console.warn))
+                search.subscribe(guarded)
+                stack.callback(search.unsubscribe, guarded)
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
-            fit_with_tune(place, self.trainable, bridge)
+            if not search.finished:
+                fit_with_tune(place, self.trainable, bridge)
         if not search.finished and not bridge.problem:
             raise self.interrupted(bridge.broken)
         return bridge
@@ -432,10 +440,10 @@ class _Run:
         budget = self.experiment.stop.time_budget
         return self.console.watch(search, place.search, slots, time_budget=budget)
 
-    def finish(self) -> Summary:
-        """Write the results and score the best model; refuse where there are none."""
+    def finish(self, lost: Exception | None) -> Summary:
+        """Score the best model, unless it is ``lost``; refuse where there are no results."""
+        folder = self.experiment.folder
         drop_other(self.kept, wanted_fit(self.experiment, self.search))
-        lost, folder = self.write(), self.experiment.folder
         best = folder / "best" if self.best and not lost else None
         if best and self._to_be_scored:
             self.score(best)

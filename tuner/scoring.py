@@ -8,7 +8,7 @@ from typing import Any
 from tuner.experiment import Experiment
 from tuner.fields import CONFIG, ERROR, METRICS, or_null, read_object
 from tuner.results import Best, write_json
-from tuner.storage import checkpoint_at
+from tuner.storage import checkpoint_at, is_remote
 from tuner.trainable import Trainable
 
 SCORE = "test.json"
@@ -77,7 +77,9 @@ def score_best(experiment: Experiment, best: Best, spec: Mapping[str, Any]) -> S
         max_retries=resources.max_failures,
     )(_ask)
     try:
-        place = experiment.storage, str(best.checkpoint)
+        own = experiment.folder / "best/checkpoint"  # on object storage, this machine's alone
+        checkpoint = best.checkpoint if is_remote(experiment.storage) else own
+        place = experiment.storage, str(checkpoint)
         answer = ray.get(ask.remote(resources.bundles()[0], dict(spec), place))
     except RayError as error:  # the worker is lost, or cannot read what it needs
         cause = getattr(error, "cause", None) or error

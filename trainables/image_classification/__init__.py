@@ -4,9 +4,10 @@ import sys
 
 if "wandb" not in sys.modules:
     sys.modules["wandb"] = None  # type: ignore[assignment]
-    import timm.utils  # noqa: F401 - to log to it, timm would import it: seconds in every process
-
-    del sys.modules["wandb"]
+    try:  # timm would import it, to log to: seconds in every process
+        import timm.utils  # noqa: F401
+    finally:
+        del sys.modules["wandb"]
 
 from trainables.image_classification.classifier import ImageClassifier
 from trainables.image_classification.task import ImageClassification

@@ -199,6 +199,10 @@ class Search:
         """Have ``listener`` called with every event from now on, after it was applied."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Listener) -> None:
+        """Have it called no more."""
+        self._listeners.remove(listener)
+
     def value(self, loss: float) -> float:
         """A loss as the metric's value."""
         return self.sign * loss
@@ -251,7 +255,7 @@ class Search:
         """
         trial = self.trials[number]
         if trial.status is not Status.RUNNING:  # it runs only to save what a fault has lost
-            return Decision.CONTINUE if epoch < trial.epoch else Decision.STOP
+            return Decision.CONTINUE if epoch < trial.best_epoch else Decision.STOP
         if epoch > trial.epoch:
             loss = self.sign * metrics[self.metric]
             if not math.isfinite(loss):
@@ -330,16 +334,16 @@ class Search:
             self._commit("replace", trial, reason=reason)
 
     def damaged(self, number: int, error: dict[str, Any], epoch: int | None = None) -> None:
-        """Hear that a checkpoint of a trial, or its latest, is not whole.
+        """Hear that a checkpoint of a trial, or the one it went on from, is not whole.
 
         The trial goes on from an earlier one, or begins anew. What it reports again is not counted
         again. One that is over does so too, where it is the best and nothing else has its model.
         """
         trial = self.trials[number]
-        if not trial.checkpoints:
+        if epoch is None and trial.checkpoint is None:
             self.fail(number, error)
             return
-        epoch = max(trial.checkpoints) if epoch is None else epoch
+        epoch = trial.checkpoint[0] if epoch is None and trial.checkpoint else epoch
         self._commit("damaged", trial, epoch=epoch, error=error)
 
     def withdraw(self, number: int, reason: str) -> None:

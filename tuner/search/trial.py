@@ -67,11 +67,9 @@ class Trial:
 
     @property
     def checkpoint(self) -> tuple[int, str] | None:
-        """The latest kept checkpoint: its epoch and path."""
-        if not self.checkpoints:
-            return None
-        epoch = max(self.checkpoints)
-        return epoch, self.checkpoints[epoch]
+        """Epoch and path of the latest to go on from; before the best epoch, if it is over."""
+        fitting = [e for e in self.checkpoints if self.resumable or e < self.best_epoch]
+        return (max(fitting), self.checkpoints[max(fitting)]) if fitting else None
 
     @property
     def resumable(self) -> bool:

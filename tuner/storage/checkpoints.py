@@ -57,8 +57,12 @@ def checkpoint_at(storage: str, path: str | Path) -> Iterator[Path]:
 
     gone = DamagedCheckpointError(f"{path} is gone")
     if not is_remote(storage):
-        if not Path(path).is_dir():
-            raise gone
+        try:
+            Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise gone from None
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         yield Path(path)
         return
     from pyarrow.fs import copy_files

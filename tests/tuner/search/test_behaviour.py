@@ -269,33 +269,39 @@ def test_a_trial_lost_after_the_halt_is_not_taken_up_again() -> None:
     assert search.finished
 
 
-@pytest.mark.parametrize("ended", ["completed", "failed", "halted"])
+@pytest.mark.parametrize("ended", ["completed", "not finite", "lost too often", "halted"])
 def test_a_best_model_that_was_damaged_is_trained_again(ended: str) -> None:
     """By its trial, whatever has become of that; and what is reported again counts once."""
-    search = make("random", num_trials=1, max_epochs=3)
+    search = make("random", num_trials=1, max_epochs=4, max_faults=0)
     search.next_job()
-    for epoch, loss in enumerate([1.0, 2.0, math.nan if ended == "failed" else 3.0], start=1):
+    for epoch, loss in enumerate([2.0, 1.0, 3.0], start=1):
         search.report(0, epoch, {"loss": loss})
         search.checkpointed(0, epoch, f"trial_0000/checkpoint_{epoch}")
-        if ended == "halted" and epoch == 2:
+    if ended == "lost too often":  # it leaves its latest checkpoint behind, too
+        search.interrupt(0, {"type": "Lost", "message": "gone"})
+    else:
+        if ended == "halted":
             search.halt("enough")
-    search.close(0)
+        search.report(0, 4, {"loss": math.nan if ended == "not finite" else 4.0})
+        search.close(0)
     (trial,), done = search.trials, search.epochs_done
-    assert trial.checkpoints == {1: "trial_0000/checkpoint_1"}
+    assert 2 in trial.checkpoints
+    assert not trial.resumable
 
     search.open_session()
-    if ended == "halted":
-        search.halt("enough, still")
-    search.damaged(0, {"type": "DamagedCheckpointError", "message": "cut"}, 1)
+    search.damaged(0, {"type": "DamagedCheckpointError", "message": "cut"}, 2)
     search.halt("enough, while it waits")
 
     assert search.next_job() is trial
-    search.report(0, 1, {"loss": 1.0})
-    assert search.checkpointed(0, 1, "trial_0000_2/checkpoint_1") == []
+    assert trial.checkpoint is None, "it begins anew"
+    assert search.report(0, 1, {"loss": 2.0}) is Decision.CONTINUE
+    search.checkpointed(0, 1, "trial_0000_2/checkpoint_1")
+    assert search.report(0, 2, {"loss": 1.0}) is Decision.STOP
+    search.checkpointed(0, 2, "trial_0000_2/checkpoint_2")
     search.close(0)
     assert search.finished
-    assert trial.checkpoints == {1: "trial_0000_2/checkpoint_1"}
-    assert (search.epochs_done, trial.best_epoch) == (done, 1)
+    assert trial.checkpoints == {2: "trial_0000_2/checkpoint_2"}
+    assert (search.epochs_done, trial.best_epoch) == (done, 2)
 
 
 def test_a_plateau_ends_a_trial_and_counts_where_it_was_heading() -> None:
