@@ -34,9 +34,8 @@ def check_size(document: Any) -> None:
     left, waiting = MOST_CHARACTERS, [document]
     while waiting:
         value = waiting.pop()
-        inside = value.values() if isinstance(value, dict) else value
         if isinstance(value, dict | list):
             left -= len(value)
-            waiting.extend(inside)
+            waiting.extend(value.values() if isinstance(value, dict) else value)
         if left < 0:
             raise ValueError("its aliases stand for too much, or for themselves; write less")

@@ -55,6 +55,11 @@ class Best:
             origin |= {"final": True, "epochs": self.final.fit.epochs, "data": self.final.fit.data}
         return origin
 
+    def is_told_by(self, facts: Mapping[str, Any]) -> bool:
+        """Whether ``facts``, of a ``metrics.json``, are of this model."""
+        known = {key: facts.get(key) for key in ("trial", "epoch", "final", "epochs", "data")}
+        return {key: value for key, value in known.items() if value is not None} == self.origin
+
     @property
     def metrics(self) -> dict[str, Any]:
         """What is known of how good it is.
@@ -126,9 +131,7 @@ def _is_of(folder: Path, best: Best) -> bool:
         facts = read_metrics(folder)
     except UserError:
         return False
-    known = {key: facts.get(key) for key in ("trial", "epoch", "final", "epochs", "data")}
-    is_same = {key: value for key, value in known.items() if value is not None} == best.origin
-    return is_same and (folder / "checkpoint").is_dir()
+    return best.is_told_by(facts) and (folder / "checkpoint").is_dir()
 
 
 def write_metrics(best: Best, folder: Path, test: Mapping[str, float]) -> None:

@@ -344,7 +344,7 @@ class _Run:
                 self.run_final((0, told, best.final.result.epoch))
             else:
                 self.run_search(slots, (best.trial.number, told, best.epoch))
-        if tried and self.best and self.best.origin not in tried[:1]:
+        if tried and self.best and self.best.origin != tried[0]:
             left = f"trial {self.best.trial.number}, epoch {self.best.epoch}"
             self.console.warn(f"the best model could not be trained again: best/ is of {left}")
         return error

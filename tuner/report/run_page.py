@@ -152,8 +152,9 @@ def _model(record: Record, best: Best) -> str:
         held = read_metrics(folder)
     except UserError as error:
         return f"{folder} is damaged: {error}."
-    same = all(held.get(key) == value for key, value in best.origin.items())
-    return f"Its model lies in {folder}." if same else f"{folder} still holds an earlier model."
+    if best.is_told_by(held):
+        return f"Its model lies in {folder}."
+    return f"{folder} still holds an earlier model."
 
 
 def _failures(record: Record) -> str:
