@@ -17,6 +17,9 @@ POLL_SECONDS = 2.0
 PROBE_SECONDS = 20.0
 """How long is waited, before a run begins, for nodes to say whether they share its folder."""
 
+IDLE_SECONDS = 30
+"""How long workers that Ray has started ahead wait for a trial, whose resources others may hold."""
+
 
 def is_job() -> bool:
     """Whether this process is a job's: Ray has handed it the job's configuration."""
@@ -30,7 +33,10 @@ def joined(address: str | None) -> str | None:
 
 @contextmanager
 def cluster(
-    address: str | None, folder: Path | None = None, metadata: Mapping[str, str] | None = None
+    address: str | None,
+    folder: Path | None = None,
+    metadata: Mapping[str, str] | None = None,
+    preload: Sequence[str] = (),
 ) -> Iterator[str | None]:
     """Join the cluster at ``address`` (or ``RAY_ADDRESS``), else start one; yields its dashboard.
 
@@ -38,6 +44,9 @@ def cluster(
         address: ``host:port``; None starts a cluster on this machine that ends with the run.
         folder: where the user's modules lie; the workers can import from it.
         metadata: what the dashboard says of this job.
+        preload: modules that every worker of a cluster that is started here imports at once, while
+            the driver goes on. They must be safe to import: an error other than ImportError ends
+            the worker.
 
     Raises:
         UserError: no cluster answers at the address.
@@ -49,17 +58,24 @@ def cluster(
     address = joined(address)
     paths = [str(path.resolve()) for path in (folder, Path.cwd()) if path is not None]
     python_path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    settings = {
+    of_workers = {
         "PYTHONPATH": python_path,
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "PL_DISABLE_FORK": "1",  # as Tune has it: github.com/ray-project/ray/issues/28197
+    }
+    settings = {
+        **of_workers,
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a job may set a PYTHONPATH, which ours begins from
+        "RAY_idle_worker_killing_time_threshold_ms": IDLE_SECONDS * 1000,  # Ray: 1 s, too early
+        "RAY_preload_python_modules": ",".join(preload),
     }
     with environment(settings):
         try:
             context = ray.init(
                 address=address or "local",
                 job_config=JobConfig(metadata=dict(metadata or {})),
-                runtime_env={"env_vars": {"PYTHONPATH": python_path}} if address else None,
+                runtime_env={"env_vars": of_workers} if address else None,
                 logging_level=logging.WARNING,
                 include_dashboard=None if address else True,
                 _temp_dir=os.environ.get("RAY_TMPDIR") if not address else None,
@@ -233,6 +249,15 @@ def _alive() -> list[dict[str, Any]]:
 
     draining = state.get_draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
+def are_most_workers_ranks(bundles: list[dict[str, float]], limit: int | None) -> bool:
+    """Whether of the workers that Ray starts ahead on this machine, one a CPU, most become ranks.
+
+    They then do well to import what ranks need. Those beside a few GPUs would take memory only.
+    """
+    cpus = os.cpu_count() or 1
+    return 2 * len(bundles) * _count(bundles, [{"CPU": cpus}], limit) >= cpus
 
 
 def count_slots(bundles: list[dict[str, float]], limit: int | None = None) -> int:

@@ -6,14 +6,21 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
 from tuner.callbacks.observer import Guarded, Observer
-from tuner.cluster import Capacity, cluster, environment, is_job, joined
+from tuner.cluster import (
+    Capacity,
+    are_most_workers_ranks,
+    cluster,
+    environment,
+    is_job,
+    joined,
+)
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import (
     InterruptedRunError,
@@ -212,7 +219,9 @@ def _run(
                     return run.finish(None)
             for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
                 console.warn(line)
-            dashboard = stack.enter_context(cluster(address, folder, experiment.job_metadata))
+            dashboard = stack.enter_context(
+                cluster(address, folder, experiment.job_metadata, run.preload)
+            )
             stack.enter_context(_interruptible())  # anew: ray.init put a handler of its own
             return run.fit(dashboard)
         except KeyboardInterrupt:
@@ -266,6 +275,12 @@ class _Run:
         )
 
     # -- what there is ----------------------------------------------------------------------------
+
+    @property
+    def preload(self) -> list[str]:
+        """What the workers import while the run begins."""
+        limit = self.experiment.resources.max_concurrent_trials
+        return self.trainable.modules if are_most_workers_ranks(self.bundles, limit) else []
 
     @property
     def final(self) -> FinalFit | None:
@@ -398,7 +413,7 @@ class _Run:
                 stack.callback(search.unsubscribe, guarded)
             stack.enter_context(_interruptible())  # Tune leaves a handler of its own behind
             if not search.finished:
-                fit_with_tune(place, self.trainable, bridge)
+                fit_with_tune(place, self.trainable, bridge, joined=self.grows)
         if not search.finished and not bridge.problem:
             raise self.interrupted(bridge.broken)
         return bridge
@@ -555,22 +570,31 @@ class _Run:
         return {"spec": spec}
 
 
-def fit_with_tune(experiment: Experiment, trainable: Trainable, bridge: Any) -> None:
-    """Have Ray Tune run the search that ``bridge`` holds, until it is finished or interrupted."""
+def fit_with_tune(
+    experiment: Experiment, trainable: Trainable, bridge: Any, *, joined: bool = False
+) -> None:
+    """Have Ray Tune run the search that ``bridge`` holds, until it is finished or interrupted.
+
+    ``joined``: the cluster was there before, with workers of another environment.
+    """
     from ray import tune
 
     from trainables.distributed import DistributedTrainable
-    from tuner.search.tune_adapters import SchedulerAdapter, SearchAdapter, TrialWatcher
+    from tuner.search.tune_adapters import (
+        SchedulerAdapter,
+        SearchAdapter,
+        TrialWatcher,
+        in_idle_workers,
+    )
 
     runs = DistributedTrainable if trainable.is_task else trainable.cls
     by_tune = not trainable.is_task and saves(trainable)
     settings = {
-        "RAY_CHDIR_TO_TRIAL_DIR": 0,
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": 1,
         "TUNE_MAX_PENDING_TRIALS_PG": 10**6,  # the bridge has no more trials than slots
         "TUNE_GLOBAL_CHECKPOINT_S": 10**9,  # the journal is the state; Tune's own is not used
     }
-    with environment(settings):
+    with environment(settings), nullcontext() if joined else in_idle_workers():
         tune.Tuner(
             runs,
             tune_config=tune.TuneConfig(

@@ -61,6 +61,14 @@ class Trainable:
         """One resource bundle a rank of a trial, as Ray takes them."""
         return resources.bundles(one_process=self.one_process)
 
+    @property
+    def modules(self) -> list[str]:
+        """What its processes import; of a user's modules, which could fail, none."""
+        if not self.is_task:
+            return ["ray.tune"]
+        own = [self.path.partition(":")[0]] if self.path in TRAINABLES.values() else []
+        return ["trainables.distributed", "trainables.rank_group", *own]
+
     def settle(self, experiment: Experiment, hyperparameters: Mapping[str, Any]) -> Experiment:
         """The experiment with its settings as the Task's Config has them: paths absolute, say."""
         if not self.is_task or getattr(self.cls, "Config", None) is None:

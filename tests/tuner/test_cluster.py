@@ -1,13 +1,21 @@
 """How many trials fit onto which nodes, as those come and go."""
 
 import errno
+import os
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import ray
+from ray.tune.execution.class_cache import _ActorClassCache
 from ray.util import placement_group_table
 
-from tuner.cluster import Capacity, _leave, cluster, fitting_slots
+from tuner.cluster import Capacity, _leave, are_most_workers_ranks, cluster, fitting_slots
 from tuner.errors import UserError
+from tuner.search.tune_adapters import in_idle_workers
 
 
 def bundles(ranks: int = 1, **amounts: float) -> list[dict[str, float]]:
@@ -81,6 +89,38 @@ def test_trials_wait_in_the_queue_of_a_cluster_that_may_grow(
         monkeypatch.setattr("tuner.cluster._alive", lambda: [node, node])
         assert capacity.count() == 2
         assert waiting() == 1
+
+
+class Looker:
+    """An actor that tells where it is."""
+
+    def look(self) -> tuple[int, bool]:
+        return os.getpid(), "trainables.hidden" in sys.modules
+
+
+def test_trials_start_in_workers_that_are_up_and_have_imported_what_they_need() -> None:
+    with cluster(None, Path(__file__).parent, preload=["trainables.hidden"]):
+        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        group = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+        time.sleep(3)  # Ray itself would now end the workers, as all CPUs are taken
+        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group)
+        with in_idle_workers():
+            actor = _ActorClassCache().get(Looker).options(scheduling_strategy=strategy).remote()
+        pid, imported = ray.get(actor.look.remote(), timeout=60)
+        assert pid in before
+        assert imported
+
+
+@pytest.mark.parametrize(
+    ("cpus", "ranks", "limit", "most"),
+    [(2, 2, 1, True), (2, 1, None, True), (4, 2, 1, True), (8, 2, 1, False), (8, 2, 2, True)],
+)
+def test_workers_import_ahead_where_most_become_ranks(
+    cpus: int, ranks: int, limit: int | None, most: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    assert are_most_workers_ranks(bundles(ranks, CPU=1), limit) is most
+    assert not are_most_workers_ranks(bundles(ranks, CPU=1, GPU=1), limit)
 
 
 def test_a_cluster_is_left_though_the_workers_last_words_find_no_room(

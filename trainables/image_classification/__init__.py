@@ -1,13 +1,9 @@
 """Fine-tune a pretrained network on images in folders."""
 
-import sys
+from trainables.hidden import hidden
 
-if "wandb" not in sys.modules:
-    sys.modules["wandb"] = None  # type: ignore[assignment]
-    try:  # timm would import it, to log to: seconds in every process
-        import timm.utils  # noqa: F401
-    finally:
-        del sys.modules["wandb"]
+with hidden("wandb"):  # timm would import it, to log to
+    import timm.utils  # noqa: F401
 
 from trainables.image_classification.classifier import ImageClassifier
 from trainables.image_classification.task import ImageClassification

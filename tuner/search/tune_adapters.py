@@ -11,7 +11,7 @@ trial is started again from its journalled checkpoint, as a new Tune trial, by t
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ray.exceptions import RayTaskError
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint, PlacementGroupFactory
 from ray.tune.callback import Callback
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -31,12 +32,18 @@ from trainables.checkpoint import DamagedCheckpointError
 from trainables.distributed import NODE_LEAVES
 from trainables.event_log import LOGGING_METRICS
 from trainables.gpu_monitor import GPU_PREFIX
+from trainables.hidden import hidden
 from trainables.memory import MEMORY_METRICS
 from trainables.peer import RankLostError, WornOutError
 from trainables.rank import MICRO_BATCH_METRICS
 from tuner.errors import StorageError, UserError, is_full
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
+
+with hidden("aim", "mlflow", "wandb"):  # Tune would import them, to count who logs to them
+    import ray.air.integrations.mlflow
+    import ray.air.integrations.wandb
+    import ray.tune.logger.aim  # noqa: F401
 
 AUTOFILLED = {
     "done",
@@ -683,3 +690,18 @@ def _read_error(tune_trial: TuneTrial) -> tuple[bool, dict[str, Any]]:
     text = str(error).strip()
     message = str(cause).strip() or type(cause).__name__
     return lost, {"type": type(cause).__name__, "message": message, "traceback": text}
+
+
+@contextmanager
+def in_idle_workers() -> Iterator[None]:
+    """Have trials start in workers that are up, not in new ones.
+
+    Ray has a worker run what wants the environment it was started with. Tune asks for variables of
+    its own, which the workers have where :func:`tuner.cluster.cluster` has started the cluster.
+    """
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
