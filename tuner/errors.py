@@ -44,3 +44,16 @@ FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "unexpected pos ")
 def is_full(message: str) -> bool:
     """Whether an error comes from a disk without room, wherever that lies."""
     return any(words in message for words in FULL)
+
+
+def storage_problem(error: BaseException | None) -> StorageError | None:
+    """What a full disk or a failing storage has led to, be it that others made something of it."""
+    if isinstance(error, UserError) and not isinstance(error, StorageError):
+        return None
+    full = None
+    while error is not None and not isinstance(error, StorageError):
+        full = str(error) if is_full(str(error)) else full  # the innermost says it without a trace
+        error = error.__cause__ or error.__context__
+    if error is None and full:
+        return StorageError(f"a disk is full: {' '.join(full.split())[:300]}")
+    return error

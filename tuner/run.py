@@ -1,33 +1,25 @@
 """A run from start to end: journal, cluster, search, final fit, best model, test score."""
 
-import hashlib
 import os
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.callbacks.console import Console, Display
 from tuner.callbacks.observer import Guarded, Observer
-from tuner.cluster import (
-    Capacity,
-    are_most_workers_ranks,
-    cluster,
-    environment,
-    is_job,
-    joined,
-)
+from tuner.cluster import Capacity, are_most_workers_ranks, cluster, joined
 from tuner.earlier import Earlier, read_earlier
 from tuner.errors import (
     InterruptedRunError,
     StorageError,
     TakenOverError,
     UserError,
-    is_full,
+    storage_problem,
 )
 from tuner.experiment import Experiment
 from tuner.final import (
@@ -39,8 +31,9 @@ from tuner.final import (
     read_final,
     wanted_fit,
 )
+from tuner.fit import fit_with_tune
+from tuner.folder import command_to_go_on, create_folder, passing_settings, refuse_links
 from tuner.history import State, open_run, read_history
-from tuner.jobs import is_passing
 from tuner.output import captured
 from tuner.results import (
     Best,
@@ -56,10 +49,10 @@ from tuner.scoring import read_score, score_best, scores
 from tuner.search import build_search
 from tuner.search.journal import JOURNAL, Event, Journal
 from tuner.search.search import Search
-from tuner.search.trial import Trial
-from tuner.storage import Kept, drop_checkpoints, for_tune, hold, is_remote, placed
+from tuner.search.trial import Trial, trial_seed
+from tuner.storage import Kept, drop_checkpoints, hold, is_remote, placed
 from tuner.text import shown
-from tuner.trainable import Trainable, kept_source, overridden, saves, validate
+from tuner.trainable import Trainable, kept_source, overridden, validate
 
 LOG = "run.log"
 
@@ -108,7 +101,7 @@ def start_run(
     earlier = read_earlier(experiment, space)
     with ExitStack() as stack:
         kept = stack.enter_context(hold(experiment.location))
-        _create_folder(experiment)
+        create_folder(experiment)
         kept.check()  # a disk that is full
         journal = stack.enter_context(Journal(experiment.folder / JOURNAL, kept.check))
         write_experiment(experiment, space)  # from here on, no other process comes in between
@@ -157,7 +150,7 @@ def resume_run(
                 "and final alone; start another run for the rest"
             )
     experiment = open_run(run, overrides)
-    _refuse_links(experiment.folder)
+    refuse_links(experiment.folder)
     source = kept_source(experiment.trainable, experiment.folder)
     trainable, space = validate(experiment, source)
     with ExitStack() as stack:
@@ -217,7 +210,7 @@ def _run(
                 search.finish()
                 if not run.has_more and not run.write():
                     return run.finish(None)
-            for line in [*overridden(experiment, space), *_passing_settings(experiment)]:
+            for line in [*overridden(experiment, space), *passing_settings(experiment)]:
                 console.warn(line)
             dashboard = stack.enter_context(
                 cluster(address, folder, experiment.job_metadata, run.preload)
@@ -227,7 +220,7 @@ def _run(
         except KeyboardInterrupt:
             raise run.interrupted() from None
         except Exception as error:
-            if problem := _storage_problem(error):
+            if problem := storage_problem(error):
                 raise run.cut_off(problem) from error
             raise
 
@@ -470,7 +463,9 @@ class _Run:
                 f"(see {folder / 'trials.csv'})"
             )
         if lost:
-            raise UserError(f"the best model is lost ({lost}); go on with: {_go_on(folder)}")
+            raise UserError(
+                f"the best model is lost ({lost}); go on with: {command_to_go_on(folder)}"
+            )
         return Summary(self.experiment.folder, self.search, self.slots, self.actors, best)
 
     def score(self, folder: Path) -> None:
@@ -517,7 +512,7 @@ class _Run:
         if lost := self.write():
             self.console.warn(f"best/ is not the best model: {lost}. A resume trains it again")
         self.report(State.INTERRUPTED)
-        command = _go_on(self.experiment.folder)
+        command = command_to_go_on(self.experiment.folder)
         epochs = self.search.epochs_done + (self.final.search.epochs_done if self.final else 0)
         because = f" ({reason})" if reason else ""
         return InterruptedRunError(
@@ -538,7 +533,7 @@ class _Run:
             self.report(State.INTERRUPTED)
         return StorageError(
             f"{problem}. The state is saved{self.settle()}, up to epoch {self.search.epochs_done} "
-            f"of the search. Then go on with: {_go_on(self.experiment.folder)}"
+            f"of the search. Then go on with: {command_to_go_on(self.experiment.folder)}"
         )
 
     def settle(self) -> str:
@@ -556,7 +551,7 @@ class _Run:
         spec = {
             "task": self.trainable.path,
             "config": values,
-            "seed": _trial_seed(search.seed, trial.number),
+            "seed": trial_seed(search.seed, trial.number),
             "max_epochs": search.max_epochs,
             "cache_dir": self.experiment.cache.dir,
             "cache_bytes": int(self.experiment.cache.max_gb * 1e9),
@@ -568,133 +563,6 @@ class _Run:
         if spec["log_dir"] and is_remote(self.experiment.storage):
             spec["log_dir"] = "."  # on the worker's disk; Tune brings it with each checkpoint
         return {"spec": spec}
-
-
-def fit_with_tune(
-    experiment: Experiment, trainable: Trainable, bridge: Any, *, joined: bool = False
-) -> None:
-    """Have Ray Tune run the search that ``bridge`` holds, until it is finished or interrupted.
-
-    ``joined``: the cluster was there before, with workers of another environment.
-    """
-    from ray import tune
-
-    from trainables.distributed import DistributedTrainable
-    from tuner.search.tune_adapters import (
-        SchedulerAdapter,
-        SearchAdapter,
-        TrialWatcher,
-        in_idle_workers,
-    )
-
-    runs = DistributedTrainable if trainable.is_task else trainable.cls
-    by_tune = not trainable.is_task and saves(trainable)
-    settings = {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": 1,
-        "TUNE_MAX_PENDING_TRIALS_PG": 10**6,  # the bridge has no more trials than slots
-        "TUNE_GLOBAL_CHECKPOINT_S": 10**9,  # the journal is the state; Tune's own is not used
-    }
-    with environment(settings), nullcontext() if joined else in_idle_workers():
-        tune.Tuner(
-            runs,
-            tune_config=tune.TuneConfig(
-                search_alg=SearchAdapter(bridge),
-                scheduler=SchedulerAdapter(bridge),
-                num_samples=-1,
-                reuse_actors=runs.reset_config is not tune.Trainable.reset_config,
-                trial_name_creator=bridge.dirname,
-                trial_dirname_creator=bridge.dirname,
-            ),
-            run_config=tune.RunConfig(
-                name=experiment.name,
-                **for_tune(experiment.storage),
-                sync_config=tune.SyncConfig(
-                    sync_artifacts=is_remote(experiment.storage),
-                    sync_artifacts_on_checkpoint=True,
-                ),
-                callbacks=[TrialWatcher(bridge)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=int(by_tune)),
-                failure_config=tune.FailureConfig(max_failures=0),
-                verbose=0,
-            ),
-        ).fit()
-
-
-def _refuse_links(folder: Path) -> None:
-    """A run writes below its folder alone, wherever that comes from.
-
-    Raises:
-        UserError: a link in it leads elsewhere.
-
-    """
-    inside = Path(os.path.realpath(folder))
-    for top, folders, names in os.walk(folder):
-        for path in (Path(top, name) for name in [*folders, *names]):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
-                raise UserError(
-                    f"{path} is a link to {path.readlink()}, outside of the run's folder, where a "
-                    "resumed run would write; remove the link"
-                )
-        if "wandb" in folders:
-            folders.remove("wandb")  # it links its logs, and makes those links anew
-
-
-def _storage_problem(error: BaseException | None) -> StorageError | None:
-    """What a full disk or a failing storage has led to, be it that others made something of it."""
-    if isinstance(error, UserError) and not isinstance(error, StorageError):
-        return None
-    full = None
-    while error is not None and not isinstance(error, StorageError):
-        full = str(error) if is_full(str(error)) else full  # the innermost says it without a trace
-        error = error.__cause__ or error.__context__
-    if error is None and full:
-        return StorageError(f"a disk is full: {' '.join(full.split())[:300]}")
-    return error
-
-
-def _go_on(folder: Path) -> str:
-    """The command that goes on with the run in ``folder``; in a job, as another job."""
-    command = "submit" if is_job() else "resume"
-    return shlex.join(["python", "-m", "tuner", command, shown(folder)])
-
-
-def _passing_settings(experiment: Experiment) -> list[str]:
-    """Settings that name a path which is gone when the run is to be resumed; a line each."""
-    return [
-        f"settings.{name} is {value!r}, part of a copy that Ray throws away with this job: a "
-        "resumed run will not find it; give an absolute path that every node sees"
-        for name, value in experiment.settings.items()
-        if isinstance(value, str) and is_passing(Path(value))
-    ]
-
-
-def _create_folder(experiment: Experiment) -> None:
-    """The run's folder, new.
-
-    Raises:
-        UserError: there is one already, or it cannot be written.
-
-    """
-    folder = experiment.folder
-    if (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size:
-        raise UserError(
-            f"name is {experiment.name!r}: {shown(folder)} exists already; go on with "
-            f"{_go_on(folder)}, take another name: --set name=..., or remove it"
-        )
-    if is_passing(folder):
-        raise UserError(
-            f"storage is {experiment.storage!r}, which in this job is part of a copy that Ray "
-            "throws away: give an absolute path that every node sees, or object storage: --set "
-            "storage=..."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / JOURNAL).touch()
-    except OSError as error:
-        raise UserError(
-            f"storage is {experiment.storage!r}: {folder} cannot be written ({error.strerror}); "
-            "give a folder that can be: --set storage=..."
-        ) from error
 
 
 @contextmanager
@@ -713,8 +581,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _trial_seed(seed: int, number: int) -> int:
-    """Seeds that have nothing in common, the same in every session."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")

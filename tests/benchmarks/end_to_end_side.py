@@ -28,7 +28,7 @@ from trainables import Context
 from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
 from tuner import Experiment, start_run
-from tuner.run import _trial_seed
+from tuner.search.trial import trial_seed
 
 RANKS, METRIC = 2, "val_accuracy"
 FIXED = {
@@ -106,7 +106,7 @@ def train(number: int, work: Work, context: Context) -> Iterator[dict[str, float
 
 def make_context(number: int, work: Work, **of_rank: Any) -> Context:
     """For a process of the peers: seeded as ours; what is decoded is kept for all trials, too."""
-    seed, cache = _trial_seed(0, number), work.folder / "cache"
+    seed, cache = trial_seed(0, number), work.folder / "cache"
     return Context(seed=seed, max_epochs=work.epochs, cache_dir=cache, **of_rank)
 
 

@@ -38,9 +38,8 @@ from tests.test_end_to_end import outcome
 from tests.test_nodes import Nodes
 from tuner.final import read_final
 from tuner.history import read_history
-from tuner.run import _trial_seed
 from tuner.search.journal import read_journal
-from tuner.search.trial import Trial
+from tuner.search.trial import Trial, trial_seed
 
 PATIENCE = 120.0
 """Seconds without the result, or the end, that is waited for: the run hangs."""
@@ -458,7 +457,7 @@ def _count_results(run: Path) -> int:
 
 
 def _described(folder: Path, variant: Variant, sleep: float) -> dict[str, Any]:
-    raises = {str(_trial_seed(0, trial)): fate for trial, fate in variant.fates.items()}
+    raises = {str(trial_seed(0, trial)): fate for trial, fate in variant.fates.items()}
     return {
         "name": "faulty",
         "trainable": "faulty_task:Faulty",

@@ -13,8 +13,8 @@ from trainables.image_classification import ImageClassification
 from trainables.image_classification.config import Settings
 from trainables.memory import MemoryWatch, growth, is_out_of_memory, largest_fitting, step_growth
 from trainables.task import Context
-from tuner.run import Summary, _trial_seed, start_run
-from tuner.search.trial import Status
+from tuner.run import Summary, start_run
+from tuner.search.trial import Status, trial_seed
 
 
 @pytest.fixture(autouse=True)
@@ -271,7 +271,7 @@ def test_a_trial_that_runs_out_of_memory_goes_on_with_the_same_batch(
 
 def alone(number: int, folder: Path) -> list[float]:
     """The validation losses of the same trial on one rank that has room enough."""
-    context = Context(seed=_trial_seed(0, number), max_epochs=2, cache_dir=folder)
+    context = Context(seed=trial_seed(0, number), max_epochs=2, cache_dir=folder)
     task = ImageClassification(Settings(**DIGITS), context)
     losses = []
     for epoch in range(2):

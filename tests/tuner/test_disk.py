@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tests.conftest import EXAMPLES, CommandLine
-from tuner.errors import StorageError, TakenOverError, UserError, is_full
+from tuner.errors import StorageError, TakenOverError, UserError, is_full, storage_problem
 from tuner.experiment import make_experiment
 from tuner.history import read_history
-from tuner.run import _Run, _storage_problem, start_run
+from tuner.run import _Run, start_run
 from tuner.search.journal import read_journal
 
 BALLAST = 200_000
@@ -167,12 +167,12 @@ def test_what_ended_a_run_is_found_beneath_what_others_made_of_it() -> None:
         RuntimeError("No space left on device.."),
     )
     told = StorageError("a checkpoint could not be saved")
-    assert str(_storage_problem(chained(full, wrapped))) == (
+    assert str(storage_problem(chained(full, wrapped))) == (
         "a disk is full: [Errno 28] No space left on device"
     )
-    assert _storage_problem(chained(full, told, wrapped)) is told
-    assert _storage_problem(chained(full, UserError("every trial failed"))) is None
-    assert _storage_problem(ValueError("a bug")) is None
+    assert storage_problem(chained(full, told, wrapped)) is told
+    assert storage_problem(chained(full, UserError("every trial failed"))) is None
+    assert storage_problem(ValueError("a bug")) is None
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_an_interruption_while_a_lost_model_is_trained_again(
         damage(checkpoint)
     damage(run / "best/checkpoint")
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

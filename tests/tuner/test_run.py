@@ -23,8 +23,8 @@ def test_a_search_goes_on_where_its_observers_fail(
     (experiment.folder / "trial_0000").touch()  # in the way of its event files
     search = open_search(experiment, MemoryJournal())
 
-    def fit(place: Experiment, trainable: Any, bridge: Any) -> None:
-        del place, trainable
+    def fit(place: Experiment, trainable: Any, bridge: Any, *, joined: bool) -> None:
+        del place, trainable, joined
         simulate(bridge.search, quality, slots=2)
 
     monkeypatch.setattr(runs, "fit_with_tune", fit)

@@ -1,5 +1,6 @@
 """The records a search is made of: a trial, its status, and what to do with it next."""
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,3 +76,8 @@ class Trial:
     def resumable(self) -> bool:
         """Whether the trial could still go on."""
         return self.status in (Status.RUNNING, Status.PAUSED)
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Seeds that have nothing in common, the same in every session."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
