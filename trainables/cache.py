@@ -40,8 +40,19 @@ class DiskCache:
         """For one process of the node at a time; its holder's entry is not thrown away.
 
         The system frees the lock of a process that dies.
+
+        Raises:
+            OSError: the cache's folder cannot be made.
+
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cache.dir is {str(self.directory)!r}, a folder that cannot be made "
+                f"({error.strerror}); give another: --set cache.dir=...",
+            ) from error
         return FileLock(self.directory / f"{name}.lock")
 
     def get(self, name: str) -> Path | None:

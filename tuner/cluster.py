@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ POLL_SECONDS = 2.0
 
 PROBE_SECONDS = 20.0
 """How long is waited, before a run begins, for nodes to say whether they share its folder."""
+
+ANSWER_SECONDS = 10
+"""How long a cluster may take to answer before a run joins it."""
 
 IDLE_SECONDS = 30
 """How long workers that Ray has started ahead wait for a trial, whose resources others may hold."""
@@ -55,7 +59,10 @@ def cluster(
     import ray
     from ray.job_config import JobConfig
 
+    key = "--address" if address else "RAY_ADDRESS"
     address = joined(address)
+    if address:
+        _require_cluster(key, address)
     paths = [str(path.resolve()) for path in (folder, Path.cwd()) if path is not None]
     python_path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     of_workers = {
@@ -81,15 +88,38 @@ def cluster(
                 _temp_dir=os.environ.get("RAY_TMPDIR") if not address else None,
             )
         except ConnectionError as error:
-            raise UserError(
-                f"--address is {address!r}: no Ray cluster answers there ({error}); start one with "
-                "ray start --head, or leave --address out. If it wants a token, set "
-                "RAY_AUTH_MODE=token"
-            ) from error
+            raise _no_cluster(key, address, error) from error
     try:
         yield context.dashboard_url
     finally:
         _leave()
+
+
+def _require_cluster(key: str, address: str) -> None:
+    """Look whether a Ray cluster is there: Ray itself would wait for it, without a word.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as ray health-check has it
+
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        GcsClient(address=address)  # asks for the cluster's id, for 40 s
+    except Exception as error:
+        raise _no_cluster(key, address, error) from error
+
+
+def _no_cluster(key: str, address: str | None, error: Exception) -> UserError:
+    return UserError(
+        f"{key} is {address!r}: no Ray cluster answers there ({error}); give HOST:PORT of one as "
+        f"ray start --head prints it (most often 6379, not the dashboard's), or leave {key} out. "
+        "If the cluster wants a token, set RAY_AUTH_MODE=token"
+    )
 
 
 def _leave() -> None:

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from search_spaces.reading import check_size, read_text
 from trainables import DEFAULT_TRAINABLE
 from tuner.errors import UserError
 from tuner.search import SearchSettings
+from tuner.section import Section
 from tuner.storage import is_remote, join, local_folder, refuse_secrets
-
-Frozen = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _seconds(value: Any) -> Any:
@@ -35,10 +34,8 @@ def _seconds(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
-class Resources(BaseModel):
+class Resources(Section):
     """What one trial gets, and how many run at once."""
-
-    model_config = Frozen
 
     gpus_per_trial: float = Field(
         0,
@@ -100,14 +97,12 @@ class Resources(BaseModel):
             raise ValueError(
                 f"workers_per_trial is {self.workers_per_trial} and gpus_per_trial is "
                 f"{self.gpus_per_trial:g}: with GPUs there is one rank a GPU; leave "
-                "workers_per_trial out"
+                "workers_per_trial out (--set resources.workers_per_trial=null)"
             )
 
 
-class Stop(BaseModel):
+class Stop(Section):
     """What ends a search, or a trial, early."""
-
-    model_config = Frozen
 
     time_budget: Seconds | None = Field(
         None, description="of the whole search, in seconds or as 2h, 45m; epochs under way finish"
@@ -118,10 +113,8 @@ class Stop(BaseModel):
     )
 
 
-class Final(BaseModel):
+class Final(Section):
     """The fit that follows the search: its best configuration, trained afresh."""
-
-    model_config = Frozen
 
     epochs: int | None = Field(
         None, ge=1, description="of the fit; null: as many as the best result of the search took"
@@ -132,10 +125,8 @@ class Final(BaseModel):
     )
 
 
-class Cache(BaseModel):
+class Cache(Section):
     """What is kept on each node for later trials and runs: data as they are trained on."""
-
-    model_config = Frozen
 
     dir: str = Field("~/.cache/tuner", description="a folder on every node, shared by all runs")
     max_gb: float = Field(
@@ -143,10 +134,8 @@ class Cache(BaseModel):
     )
 
 
-class Checkpoints(BaseModel):
+class Checkpoints(Section):
     """What is kept of trials' states, on a disk or in the storage."""
-
-    model_config = Frozen
 
     max_gb: float | None = Field(
         None,
@@ -161,10 +150,8 @@ class Checkpoints(BaseModel):
         return None if self.max_gb is None else int(self.max_gb * 1e9)
 
 
-class Logging(BaseModel):
+class Logging(Section):
     """What is written of each trial beside its metrics."""
-
-    model_config = Frozen
 
     skip: list[str] = Field(
         default_factory=list,
@@ -183,10 +170,8 @@ class Logging(BaseModel):
     )
 
 
-class Experiment(BaseModel):
+class Experiment(Section):
     """What to tune, over what, how, and on what."""
-
-    model_config = Frozen
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",

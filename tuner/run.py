@@ -459,8 +459,8 @@ class _Run:
         first = next((t.error for t in self.search.trials if t.error), None)
         if self.search.best is None and first:
             raise UserError(
-                f"every trial failed, the first with {first['type']}: {first['message']} "
-                f"(see {folder / 'trials.csv'})"
+                f"every trial failed, the first with {first['type']}: {first['message']}; see: "
+                f"python -m tuner show {shlex.quote(shown(folder))} --failures"
             )
         if lost:
             raise UserError(

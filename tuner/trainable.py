@@ -113,6 +113,11 @@ def resolve_trainable(name: str, folder: Path | None = None) -> Trainable:
             f"trainable is {name!r}: {cls.__name__} is neither a Task (it has no train_epoch) "
             "nor a ray.tune.Trainable"
         )
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise UserError(
+            f"trainable is {name!r}: {cls.__name__} is not a whole Task; define "
+            f"{', '.join(lacking)}"
+        )
     return Trainable(path, cls, is_task=True)
 
 

@@ -248,3 +248,8 @@ def test_a_full_disk_is_an_error_and_not_a_dead_process(
 
     with pytest.raises(OSError, match="No space left"):
         new_array(tmp_path / "a.npy", np.uint8, (10,))
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_key() -> None:
+    with pytest.raises(FileNotFoundError, match=r"cache\.dir is '/proc/none', .* --set "):
+        DiskCache(Path("/proc/none"), 1000).lock("x")

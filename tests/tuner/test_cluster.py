@@ -91,6 +91,19 @@ def test_trials_wait_in_the_queue_of_a_cluster_that_may_grow(
         assert waiting() == 1
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1"])
+@pytest.mark.parametrize("key", ["--address", "RAY_ADDRESS"])
+def test_an_address_where_no_cluster_answers_is_refused_at_once(
+    key: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(UserError, match=f"^{key} is '{address}': no Ray cluster answers there "),
+        cluster(address if key == "--address" else None),
+    ):
+        pass
+
+
 class Looker:
     """An actor that tells where it is."""
 

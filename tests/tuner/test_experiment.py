@@ -90,6 +90,11 @@ def test_resources_become_one_bundle_a_rank(resources: dict, bundles: list) -> N
             {"name": "x", "final": {"data": "val"}},
             "final.data is 'val': input should be 'train' or 'train+val'",
         ),
+        (
+            {"name": "x", "search": {"num_trials": True}},
+            "search.num_trials is True: no key of an experiment is true or false",
+        ),
+        ({"name": "x", "final": False}, "final is False: no key of an experiment is true or"),
         ({"name": "../x"}, "name is '../x': string should match pattern"),
     ],
 )

@@ -2,16 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tuner.section import Section
 
 SAMPLERS = {"grid": "grid", "random": "random", "asha": "random", "bohb": "kde"}
 """Algorithm -> the sampler it has where none is named."""
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(Section):
     """How to search."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     algorithm: Literal["grid", "random", "asha", "bohb"] = Field(
         "bohb", description="how configurations are picked and who goes on"

@@ -1,0 +1,18 @@
+"""What every part of an experiment file has in common."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class Section(BaseModel):
+    """Keys that belong together; no others, and none of them a switch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would read it as a 1 or 0
+            raise ValueError("no key of an experiment is true or false")  # noqa: TRY004
+        return value
