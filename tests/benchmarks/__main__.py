@@ -20,9 +20,10 @@ from tests.benchmarks.harness import BUSY, ROOT, describe_machine, load, make_pa
 PATH = ROOT / "BENCHMARKS.md"
 HEAD = """# Benchmarks
 
-Measured by `python -m tests.benchmarks` (extra `bench`), which writes this file; `--full` takes
-the larger sizes. Each part has the command that repeats it. Of a peer that is ahead, the part says
-by how much.
+Measured by `python -m tests.benchmarks` (extra `bench`), which writes this file, in less than 25
+minutes on two cores. `--full` takes hours: larger sizes, and `scale_simulated`, `pretraining` and
+`search_quality` too; figures in the README are of these. Each part has the command that repeats it,
+whose `--help` says what its columns mean. Of a peer that is ahead, the part says by how much.
 """
 
 

@@ -13,7 +13,6 @@ with a worker a core, and after that once into the stored array, which is then r
 All files are read before either.
 """
 
-import argparse
 import json
 import math
 import os
@@ -32,7 +31,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.harness import BenchmarkError, describe_machine, environment
+from tests.benchmarks.harness import BenchmarkError, describe_machine, environment, make_parser
 from trainables.image_classification.config import Settings
 from trainables.image_classification.data import load_data
 from tuner.history import read_history
@@ -290,12 +289,11 @@ def main() -> None:
         SystemExit: a side could not be measured, or Ctrl-C.
 
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--trials", type=int, default=32, help="of each search (32)")
     parser.add_argument("--epochs", type=int, default=5, help="of each trial (5)")
     parser.add_argument("--ranks", type=int, default=1, help="of each trial (1)")
     parser.add_argument("--images", type=int, default=2000, help="to load (2,000)")
-    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
     console = Console(highlight=False)
     record: dict[str, Any] = {"machine": describe_machine()}

@@ -158,8 +158,10 @@ def load() -> float:
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A command line that begins as all do."""
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    """A command line that begins as all do; its help is ``doc``, which explains the columns."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     return parser
 

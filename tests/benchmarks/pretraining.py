@@ -6,7 +6,6 @@ trained on the digits, all layers at one learning rate, for the same few epochs 
 seed, and the best is trained anew with the seeds that are shown.
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -24,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.harness import describe_machine
+from tests.benchmarks.harness import describe_machine, make_parser
 from trainables import Context
 from trainables.image_classification.config import Settings
 from trainables.image_classification.task import ImageClassification
@@ -141,12 +140,11 @@ def show(found: dict[str, dict[str, Any]], image_size: int, console: Console) ->
 
 def main() -> None:
     """Measure both starts and show them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=3, help="of each training (3)")
     parser.add_argument("--seeds", type=int, default=3, help="that the table is of (3)")
     parser.add_argument("--image-size", type=int, default=48, help="in pixels (48)")
     parser.add_argument("--images", type=int, help="of each class; all where it is left out")
-    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
     console = Console(highlight=False)
     settings = {

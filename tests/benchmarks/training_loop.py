@@ -8,7 +8,6 @@ Evaluation is not in it. ``--parallel`` compares the ways to share the work amon
 :mod:`tests.benchmarks.parallel_ways`.
 """
 
-import argparse
 import copy
 import json
 import tempfile
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.benchmarks import parallel_ways
-from tests.benchmarks.harness import describe_machine
+from tests.benchmarks.harness import describe_machine, make_parser
 from trainables import Context
 from trainables.image_classification.backbones import normalisation
 from trainables.image_classification.config import Settings
@@ -173,11 +172,10 @@ def show(summary: dict[str, dict[str, float]], epochs: int, threads: int, consol
 
 def main() -> None:
     """Measure the sides and show them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=15, help="that count, of each side (15)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1, as a rank has)")
     parser.add_argument("--parallel", action="store_true", help="compare the ways of ranks")
-    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     console = Console(highlight=False)

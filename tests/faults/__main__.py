@@ -20,12 +20,16 @@ from tests.test_nodes import Nodes
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--faults", type=int, default=200, help="at least so many (200)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first run; the next has one more"
+        "--seed", type=int, default=0, help="of the first run; the next has one more (0)"
     )
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many")
-    parser.add_argument("--json", type=Path, default=Path("faults.json"), help="the file to write")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="begin no run after so many (any)"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("faults.json"), help="the file to write (faults.json)"
+    )
     asked = parser.parse_args()
     reports = suffer(asked.faults, asked.seed, asked.minutes)
     asked.json.write_text(json.dumps(summary(reports), indent=2) + "\n", encoding="utf-8")

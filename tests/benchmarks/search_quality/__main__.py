@@ -8,7 +8,6 @@ seeds. Every cell is kept in a file as it ends, so that a run that was broken of
 Settings of ours were chosen on the half ``tuning``; the half ``reported`` is what counts.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from tests.benchmarks.harness import make_parser
 from tests.benchmarks.search_quality.contenders import (
     CONTENDERS,
     FULL_EVALUATIONS,
@@ -151,15 +151,33 @@ def _cells(
 def main() -> None:
     """Run what is missing, print the tables."""
     listed = partial(str.split, sep=",")
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.search_quality")
-    parser.add_argument("--settings", type=listed, default=list(SETTINGS), help=",".join(SETTINGS))
-    parser.add_argument("--half", choices=[TUNING, REPORTED, "both"], default=REPORTED)
-    parser.add_argument("--contenders", type=listed, default=list(CONTENDERS))
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--again", type=listed, default=[], help="contenders whose cells to forget")
-    parser.add_argument("--results", type=Path, default=Path("build/search_quality.jsonl"))
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser = make_parser(__doc__)
+    names = ", ".join(CONTENDERS)
+    parser.add_argument(
+        "--settings", type=listed, default=list(SETTINGS), help=f"{', '.join(SETTINGS)} (all)"
+    )
+    parser.add_argument(
+        "--half",
+        choices=[TUNING, REPORTED, "both"],
+        default=REPORTED,
+        help=f"of the tasks; the other half was there to choose defaults on ({REPORTED})",
+    )
+    parser.add_argument(
+        "--contenders", type=listed, default=list(CONTENDERS), help=f"{names} (all)"
+    )
+    parser.add_argument("--seeds", type=int, default=20, help="of each search (20)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="at once (one a core)"
+    )
+    parser.add_argument(
+        "--again", type=listed, default=[], help="contenders to run anew, though --results has them"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("build/search_quality.jsonl"),
+        help="the file that keeps what is done, so that it can be gone on with (%(default)s)",
+    )
     given = parser.parse_args()
     halves = [TUNING, REPORTED] if given.half == "both" else [given.half]
     contenders = ["random", *[c for c in given.contenders if c != "random"]]
