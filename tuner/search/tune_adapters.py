@@ -28,6 +28,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils.object_cache import _ObjectCache
 
+from search_spaces.errors import near
 from trainables.checkpoint import DamagedCheckpointError
 from trainables.distributed import NODE_LEAVES
 from trainables.event_log import LOGGING_METRICS
@@ -400,10 +401,11 @@ class TuneBridge:
         metrics = _metrics(result)
         epoch = int(result["training_iteration"])
         if self.search.metric not in metrics:
-            names = ", ".join(sorted(filter(_by_the_task, metrics))) or "none"
+            names = list(filter(_by_the_task, metrics))
+            hint = near(self.search.metric, names) if names else "it reports nothing"
             self.problem = UserError(
                 f"search.metric is {self.search.metric!r}, which the trainable does not report; "
-                f"it reports: {names}"
+                f"{hint}"
             )
             self.search.fail(trial.number, {"type": "NoMetric", "message": str(self.problem)})
             self.search.halt(str(self.problem))

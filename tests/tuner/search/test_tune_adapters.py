@@ -311,14 +311,17 @@ def test_a_trainable_that_cannot_save_is_refused_where_trials_pause(
         start_run(experiment(**settings, search__algorithm="asha"), folder=EXAMPLES)
 
 
+@pytest.mark.parametrize(
+    ("metric", "hint"),
+    [("accuracy", "choose one of loss, train_loss"), ("tran_loss", "did you mean 'train_loss'?")],
+)
 def test_a_metric_that_is_not_reported_is_named_with_those_that_are(
-    run: Callable[[Any], Summary], experiment: Callable[..., Any]
+    metric: str, hint: str, run: Callable[[Any], Summary], experiment: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        run(experiment(search__metric="accuracy"))
+        run(experiment(search__metric=metric))
     assert str(caught.value) == (
-        "search.metric is 'accuracy', which the trainable does not report; it reports: loss, "
-        "train_loss"
+        f"search.metric is {metric!r}, which the trainable does not report; {hint}"
     )
     assert "pid" in AUTOFILLED  # Tune's, which is why the toy's own is not named
 
