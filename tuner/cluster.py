@@ -19,7 +19,7 @@ PROBE_SECONDS = 20.0
 """How long is waited, before a run begins, for nodes to say whether they share its folder."""
 
 ANSWER_SECONDS = 10
-"""How long a cluster may take to answer before a run joins it."""
+"""How long a cluster may take to accept a connection before a run joins it."""
 
 IDLE_SECONDS = 30
 """How long workers that Ray has started ahead wait for a trial, whose resources others may hold."""
@@ -31,8 +31,9 @@ def is_job() -> bool:
 
 
 def joined(address: str | None) -> str | None:
-    """The cluster that :func:`cluster` joins; None: it starts one."""
-    return address or os.environ.get("RAY_ADDRESS")
+    """The cluster that :func:`cluster` joins; None: it starts one, as Ray does for ``local``."""
+    found = address or os.environ.get("RAY_ADDRESS")
+    return None if found == "local" else found
 
 
 @contextmanager
@@ -96,7 +97,9 @@ def cluster(
 
 
 def _require_cluster(key: str, address: str) -> None:
-    """Look whether a Ray cluster is there: Ray itself would wait for it, without a word.
+    """Look whether a Ray cluster is there: Ray itself would wait for minutes, without a word.
+
+    Where nothing listens, that is seen at once; what listens and is no cluster has 40 s to answer.
 
     Raises:
         UserError: there is none.
@@ -109,14 +112,14 @@ def _require_cluster(key: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-        GcsClient(address=address)  # asks for the cluster's id, for 40 s
+        GcsClient(address=address)  # asks for the cluster's id
     except Exception as error:
         raise _no_cluster(key, address, error) from error
 
 
 def _no_cluster(key: str, address: str | None, error: Exception) -> UserError:
     return UserError(
-        f"{key} is {address!r}: no Ray cluster answers there ({error}); give HOST:PORT of one as "
+        f"{key} is {address!r}: no Ray cluster can be joined there ({error}); give HOST:PORT as "
         f"ray start --head prints it (most often 6379, not the dashboard's), or leave {key} out. "
         "If the cluster wants a token, set RAY_AUTH_MODE=token"
     )

@@ -29,6 +29,7 @@ def fit_with_tune(
     runs = DistributedTrainable if trainable.is_task else trainable.cls
     by_tune = not trainable.is_task and saves(trainable)
     settings = {
+        **({"RAY_CHDIR_TO_TRIAL_DIR": 0} if joined else {}),  # Tune hands it on to those workers
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": 1,
         "TUNE_MAX_PENDING_TRIALS_PG": 10**6,  # the bridge has no more trials than slots
         "TUNE_GLOBAL_CHECKPOINT_S": 10**9,  # the journal is the state; Tune's own is not used

@@ -11,7 +11,7 @@ from statistics import mean
 from time import perf_counter
 from typing import Any
 
-from tuner.cluster import cluster, count_slots, fitting_slots
+from tuner.cluster import cluster, count_slots, fitting_slots, joined
 from tuner.errors import InterruptedRunError
 from tuner.experiment import Experiment, Final, Stop
 from tuner.output import captured
@@ -166,7 +166,7 @@ def find_slots(experiment: Experiment, trainable: Trainable, address: str | None
     """
     resources = experiment.resources
     bundles, limit = trainable.bundles(resources), resources.max_concurrent_trials
-    if address or os.environ.get("RAY_ADDRESS"):
+    if joined(address):
         with cluster(address):
             return count_slots(bundles, limit)
     import torch

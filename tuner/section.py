@@ -14,5 +14,7 @@ class Section(BaseModel):
     @classmethod
     def _is_no_switch(cls, value: Any) -> Any:
         if isinstance(value, bool):  # pydantic would read it as a 1 or 0
-            raise ValueError("no key of an experiment is true or false")  # noqa: TRY004
+            raise ValueError(  # noqa: TRY004
+                "it takes no true or false; give a number, null, or, if it is text, quote it"
+            )
         return value

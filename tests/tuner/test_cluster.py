@@ -13,7 +13,7 @@ import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 from ray.util import placement_group_table
 
-from tuner.cluster import Capacity, _leave, are_most_workers_ranks, cluster, fitting_slots
+from tuner.cluster import Capacity, _leave, are_most_workers_ranks, cluster, fitting_slots, joined
 from tuner.errors import UserError
 from tuner.search.tune_adapters import in_idle_workers
 
@@ -98,10 +98,18 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with (
-        pytest.raises(UserError, match=f"^{key} is '{address}': no Ray cluster answers there "),
+        pytest.raises(
+            UserError, match=f"^{key} is '{address}': no Ray cluster can be joined there "
+        ),
         cluster(address if key == "--address" else None),
     ):
         pass
+
+
+def test_local_is_no_address_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert joined(None) == "127.0.0.1:6379"
+    assert joined("local") is None
 
 
 class Looker:

@@ -92,9 +92,9 @@ def test_resources_become_one_bundle_a_rank(resources: dict, bundles: list) -> N
         ),
         (
             {"name": "x", "search": {"num_trials": True}},
-            "search.num_trials is True: no key of an experiment is true or false",
+            "search.num_trials is True: it takes no true or false; give a number, null, or,",
         ),
-        ({"name": "x", "final": False}, "final is False: no key of an experiment is true or"),
+        ({"name": "x", "final": False}, "final is False: it takes no true or false; give a"),
         ({"name": "../x"}, "name is '../x': string should match pattern"),
     ],
 )

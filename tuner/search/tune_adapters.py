@@ -41,7 +41,7 @@ from tuner.errors import StorageError, UserError, is_full
 from tuner.search.search import Search
 from tuner.search.trial import Decision, Status, Trial
 
-with hidden("aim", "mlflow", "wandb"):  # Tune would import them, to count who logs to them
+with hidden("aim", "mlflow", "wandb"):  # Tune would import them, to count who logs to them by Tune
     import ray.air.integrations.mlflow
     import ray.air.integrations.wandb
     import ray.tune.logger.aim  # noqa: F401
