@@ -36,9 +36,9 @@ from tests.faults.schedule import (
 )
 from tests.test_end_to_end import outcome
 from tests.test_nodes import Nodes
-from tuner.final import read_final
+from tuner.final import FINAL, read_final
 from tuner.history import read_history
-from tuner.search.journal import read_journal
+from tuner.search.journal import JOURNAL, read_journal
 from tuner.search.trial import Trial, trial_seed
 
 PATIENCE = 120.0
@@ -300,8 +300,8 @@ class _Run:
                 return False
             time.sleep(0.1)
         checkpoints = random.choice(trials).checkpoints
-        files = sorted(Path(checkpoints[max(checkpoints)]).glob("[!.]*.*"))
         try:
+            files = sorted(Path(checkpoints[max(checkpoints)]).glob("[!.]*.*"))
             for path in random.sample(files, random.randint(1, len(files))):
                 damage(path, random)
         except (FileNotFoundError, ValueError):  # it has just been replaced by a newer one
@@ -452,7 +452,8 @@ def _found(run: Path) -> tuple[Any, dict[int, float]]:
 
 def _count_results(run: Path) -> int:
     """How many the journals have, that of the final fit included."""
-    events = (event for path in run.rglob("journal.jsonl") for event in read_journal(path))
+    journals = run / JOURNAL, run / FINAL / JOURNAL  # found by name: checkpoints come and go beside
+    events = (event for path in journals if path.exists() for event in read_journal(path))
     return sum(event["event"] == "result" for event in events)
 
 
