@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -262,17 +261,17 @@ def _check_cache() -> Iterator[Finding]:
 
 def _check_cluster() -> Iterator[Finding]:
     """Join the cluster that runs would join, where one is set."""
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
+    from tuner.cluster import joined
+
+    address = joined(None)
+    if not address:
         return
-    parts = urlsplit(address if "//" in address else f"//{address}")
     remedy = "start it (ray start --head), correct RAY_ADDRESS, or unset it to run on this machine"
-    try:  # first, for Ray takes 20 s to give up
-        if parts.hostname and parts.port:
-            socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+    try:
         resources = _start_ray(address)
     except Exception as error:  # noqa: BLE001 - a refusal, a wrong version, a missing token
-        yield Finding("fail", f"RAY_ADDRESS is {address}: no cluster answers ({error})", remedy)
+        reason = error.__cause__ or error  # without what `run` would say around it
+        yield Finding("fail", f"RAY_ADDRESS is {address}: no cluster answers ({reason})", remedy)
     else:
         yield Finding("ok", f"RAY_ADDRESS is {address}: a cluster with {resources}")
 

@@ -152,6 +152,7 @@ def main() -> None:
     """Run what is missing, print the tables."""
     listed = partial(str.split, sep=",")
     parser = make_parser(__doc__)
+    parser.prog = "python -m tests.benchmarks.search_quality"
     names = ", ".join(CONTENDERS)
     parser.add_argument(
         "--settings", type=listed, default=list(SETTINGS), help=f"{', '.join(SETTINGS)} (all)"
