@@ -106,7 +106,7 @@ def test_a_rank_that_dies_costs_its_epoch_and_no_more(
     if rank == 1:
         assert "rank 1 of 2 is gone" in lost["error"]["message"]
     results = [e["time"] for e in events if e["event"] == "result" and e["trial"] == 0]
-    assert lost["time"] - results[0] < 10, "noticed too late"
+    assert lost["time"] - results[0] < 60, "noticed by a time limit alone"
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_downloaded_are_refused_at_once(
     with pytest.raises(ValueError, match=rf"weights of {backbone} could not be downloaded .*PATH"):
         backbones.build(backbone, 3, "default")
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30, "it waited for a network"
     assert (socket.getdefaulttimeout(), huggingface_hub.constants.HF_HUB_OFFLINE) == before
 
 

@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,15 @@ from tuner.results import best_checkpoint
 
 
 @pytest.mark.slow
-def test_what_init_writes_runs_as_it_is_within_a_minute(tuner: CommandLine, tmp_path: Path) -> None:
+def test_what_init_writes_runs_as_it_is(tuner: CommandLine, tmp_path: Path) -> None:
     written = tuner("init", "mine")
 
     assert written.returncode == 0
     assert written.stdout.splitlines()[-1].strip() == (
         "cd mine && python -m tuner run experiment.yaml"
     )
-    started = time.monotonic()
     done = CommandLine(tmp_path / "mine", {})("run", "experiment.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 60
     history = read_history(tmp_path / "mine" / "runs" / "first")
     assert history.state == "finished"
     assert len(history.search.trials) == 8

