@@ -7,8 +7,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ os.environ.update(
     AWS_SECRET_ACCESS_KEY="test",  # noqa: S106
     AWS_EC2_METADATA_DISABLED="true",
 )
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""What is run in a shell's background ignores it, and so would all that the tests start."""
 
 EXAMPLES = Path(__file__).parent / "examples"
 LONGEST = ("test_readme.py", "test_tune_adapters.py", "test_end_to_end.py", "test_final.py")
@@ -97,6 +101,33 @@ class CommandLine:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+class InThisProcess(CommandLine):
+    """The same for a command that starts nothing: without a process, which takes long to import."""
+
+    def __call__(
+        self, *arguments: object, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        from tuner.__main__ import main
+
+        del timeout
+        out, err, code = StringIO(), StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["tuner", *map(str, arguments)])
+            patch.setattr(sys, "path", [*sys.path])
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def tuner_here(tmp_path: Path) -> CommandLine:
+    """The command line, in an empty folder, for commands that start nothing."""
+    return InThisProcess(tmp_path, {})
 
 
 @pytest.fixture

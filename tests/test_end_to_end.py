@@ -119,8 +119,9 @@ def interrupt(toy: CommandLine, run: Popen[str], number: int) -> None:
     done = sum(event["event"] == "result" for event in events(toy.folder))
     wait_for_results(toy.folder, run, done + 2)
     os.kill(run.pid, number)
-    _, error = run.communicate(timeout=60)
+    output, error = run.communicate(timeout=60)
     assert run.returncode == 130
+    assert "stopping after the epochs under way; Ctrl-C again stops at once" in output
     assert "Traceback" not in error
     command = "python -m tuner resume runs/toy"
     assert error.strip().endswith(f"the state is saved. Go on with: {command}")

@@ -290,8 +290,10 @@ def make_experiment(
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        given = any(key == dotted or key.startswith(f"{dotted}.") for dotted in overrides)
+        first = error.errors()[0]
+        key, is_unknown = ".".join(map(str, first["loc"])), first["type"] == "extra_forbidden"
+        given = any(f"{key}.".startswith(f"{dotted}.") for dotted in overrides)
+        given |= is_unknown and any(dotted.startswith(f"{key}.") for dotted in overrides)
         raise UserError(f"{'--set' if given else where}: {explain(error, Experiment)}") from error
 
 

@@ -24,6 +24,8 @@ class State(StrEnum):
     FINISHED = "finished"
     ENDED_EARLY = "ended early"
     """By its target, its time budget, or something that had to be mended."""
+    FAILED = "failed"
+    """To its end, and no trial has a result."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +80,11 @@ def _state(experiment: Experiment, search: Search, *, running: bool) -> State:
         return State.RUNNING
     if not has_ended(search) or is_outstanding(experiment, search):
         return State.INTERRUPTED
-    return State.ENDED_EARLY if search.halted else State.FINISHED
+    return how_it_ended(search)
+
+
+def how_it_ended(search: Search) -> State:
+    """Of a search that is over."""
+    if search.halted:
+        return State.ENDED_EARLY
+    return State.FINISHED if search.best or not search.trials else State.FAILED

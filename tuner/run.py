@@ -33,7 +33,7 @@ from tuner.final import (
 )
 from tuner.fit import fit_with_tune
 from tuner.folder import command_to_go_on, create_folder, passing_settings, refuse_links
-from tuner.history import State, open_run, read_history
+from tuner.history import State, how_it_ended, open_run, read_history
 from tuner.output import captured
 from tuner.results import (
     Best,
@@ -389,6 +389,7 @@ class _Run:
             self.bundles,
             capacity.count,
             make_config,
+            say=self.console.say,
             warn=self.console.warn,
             discard=self.kept.discard,
             placement=resources.placement,
@@ -455,7 +456,7 @@ class _Run:
         best = folder / "best" if self.best and not lost else None
         if best and self._to_be_scored:
             self.score(best)
-        self.report(State.ENDED_EARLY if self.search.halted else State.FINISHED)
+        self.report(how_it_ended(self.search))
         first = next((t.error for t in self.search.trials if t.error), None)
         if self.search.best is None and first:
             raise UserError(

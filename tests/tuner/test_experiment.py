@@ -125,6 +125,18 @@ def test_a_missing_file_names_the_built_in_ones() -> None:
         load_experiment("nothing.yaml")
 
 
+@pytest.mark.parametrize("dotted", ["serch.num_trials", "search.num_trails", "serch"])
+def test_an_override_of_a_key_that_is_none_is_blamed_itself(dotted: str) -> None:
+    with pytest.raises(UserError, match=r"^--set: unknown key .*did you mean"):
+        make_experiment({"name": "x"}, {dotted: 1})
+
+
+def test_an_override_is_not_blamed_for_what_the_file_has() -> None:
+    values = {"name": "x", "resources": {"gpus_per_trial": 1.5}}
+    with pytest.raises(UserError, match=r"^the experiment: resources: gpus_per_trial is 1\.5"):
+        make_experiment(values, {"resources.max_failures": 1})
+
+
 def test_an_override_through_a_value_that_holds_no_keys() -> None:
     with pytest.raises(UserError, match="name is 'x', which holds no keys"):
         make_experiment({"name": "x"}, {"name.first": 1})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainables.image_classification import backbones, transforms
 from trainables.image_classification.config import Settings
 from trainables.image_classification.decoding import read_image, stored_size, to_rgb, to_square
+from trainables.image_classification.sources.files import visible_files
 from trainables.network import fill
 from trainables.prediction import Prediction
 
@@ -63,6 +64,15 @@ class ImageClassifier(nn.Module):
             found.extend(Prediction(str(path), self.labels[i], share) for path, i, share in answers)
         return found
 
+    def read_inputs(self, words: Sequence[str]) -> list[Path]:
+        """The image files that ``words`` of a command line stand for; a folder: for all below it.
+
+        Raises:
+            ValueError: a folder cannot be read, or holds no files.
+
+        """
+        return [path for word in words for path in _image_files(Path(word))]
+
     def example_input(self, batch_size: int) -> Tensor:
         """Random images (batch_size, 3, image_size, image_size), as :meth:`forward` takes them."""
         return torch.randn(batch_size, 3, self.image_size, self.image_size)
@@ -104,6 +114,18 @@ class ImageClassifier(nn.Module):
             raise ValueError(f"{_WEIGHTS} and {_MODEL} in {directory} are of different models")
         fill(model, tensors)
         return cls(model, labels, made["image_size"], tuple(made["mean"]), tuple(made["std"]))
+
+
+def _image_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        found = list(visible_files(path))
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not found:
+        raise ValueError(f"{path} holds no files: give images, or folders of them")
+    return found
 
 
 def export(config: Settings, state: dict[str, Any], directory: Path) -> None:

@@ -1,5 +1,6 @@
 """What commands make of the arguments that several of them take."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,19 @@ def read_experiment(
         values.setdefault("settings.data", str(path.resolve()) if path.exists() else data)
         if not file:
             values.setdefault("name", Path(path.name.rpartition(":")[2]).stem)
-    source = file or ("folder" if data else "quickstart")
+    source = file or (_ready_made(Path(data)) if data else "quickstart")
     path = Path(source)
     return load_experiment(source, values), path.resolve().parent if path.exists() else None
+
+
+def _ready_made(data: Path) -> str:
+    """The built-in experiment for data that come without a FILE: by their columns, if of a .csv."""
+    table = data / "train.csv" if data.is_dir() else data
+    if table.suffix.lower() != ".csv" or not table.is_file():
+        return "folder"
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        columns = next(csv.reader(lines, skipinitialspace=True), [])
+    return "texts" if "text" in columns else "folder"
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:

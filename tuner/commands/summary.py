@@ -16,7 +16,7 @@ from tuner.callbacks.growth import describe_growth
 from tuner.callbacks.json_lines import write_object
 from tuner.errors import UserError
 from tuner.final import read_final
-from tuner.history import State
+from tuner.history import how_it_ended
 from tuner.outcome import against_default, describe_final, describe_score, logging_share
 from tuner.results import choose_best
 from tuner.run import Summary
@@ -65,7 +65,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
     default = next((trial for trial in search.trials if trial.origin == "default"), None)
     return {
         "event": "summary",
-        "state": str(State.ENDED_EARLY if search.halted else State.FINISHED),
+        "state": str(how_it_ended(search)),
         "halted": search.halted,
         "folder": str(summary.folder),
         "model": str(summary.best) if summary.best else None,

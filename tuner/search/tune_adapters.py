@@ -9,12 +9,15 @@ trial is started again from its journalled checkpoint, as a new Tune trial, by t
 """
 
 import pickle
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 from pyarrow.fs import FileSelector, FileSystem
@@ -69,6 +72,8 @@ DECISIONS = {
     Decision.STOP: TrialScheduler.STOP,
 }
 
+
+STOPPING = "stopping after the epochs under way; Ctrl-C again stops at once: both can be resumed"
 
 WAIT_SECONDS = 10.0
 """How long a trial waits for a process of its own, while another one stands idle."""
@@ -160,7 +165,8 @@ class TuneBridge:
         count_slots: how many trials the cluster holds now; asked often. 0: not even one. Raises
             UserError where the run cannot go on as the cluster is.
         make_config: what Tune hands to the trainable for a trial.
-        warn: says a line to the user.
+        say: says a line to the user who wants to hear of everything.
+        warn: says a line to every user.
         discard: calls what deletes a checkpoint that the journal names no more, when it may.
         placement: of a trial's ranks: ``"pack"`` or ``"spread"``.
         time_budget: seconds, over all sessions, after which running trials end with their epoch.
@@ -174,6 +180,7 @@ class TuneBridge:
         count_slots: Callable[[], int],
         make_config: Callable[[Trial], dict[str, Any]],
         *,
+        say: Callable[[str], None],
         warn: Callable[[str], None],
         discard: Callable[[Callable[[], None]], None] = lambda delete: delete(),
         placement: str = "pack",
@@ -189,6 +196,7 @@ class TuneBridge:
         self.actors: set[str] = set()
         """Ids of the trial actors that were started."""
         self._count_slots, self._warn, self._placement = count_slots, warn, placement
+        self.say = say
         self._discard = discard
         self._slots: list[_Slot] = []
         self._withdrawn: list[TuneTrial] = []
@@ -589,6 +597,11 @@ class TrialWatcher(Callback):  # type: ignore[misc]
     def __init__(self, bridge: TuneBridge) -> None:
         self._bridge = bridge
 
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Tune has set its handler of Ctrl-C."""
+        del args, info
+        _tell_of_ctrl_c(self._bridge.say)
+
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
@@ -607,6 +620,20 @@ class TrialWatcher(Callback):  # type: ignore[misc]
         """Journal the checkpoint and delete those that it makes needless."""
         del iteration, trials, info
         self._bridge.saved(trial, checkpoint)
+
+
+def _tell_of_ctrl_c(say: Callable[[str], None]) -> None:
+    """Have Tune's handler of Ctrl-C, which waits in silence for epochs under way, say so."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGINT)
+
+    def told(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=say, args=(STOPPING,)).start()  # a print may be what it broke into
+        if callable(handler):
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, told)
 
 
 def _forget_ended(controller: Any) -> None:

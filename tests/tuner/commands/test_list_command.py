@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,17 @@ def test_the_state_is_told_from_the_journal_and_its_lock(
     assert found["died_at_once"][1:4] == ["interrupted", "0/12", "0"]
     assert found["halted"][1:3] == ["ended", "early"]
     assert found["under_way"][1] == "running"
+
+
+def test_a_run_whose_every_trial_failed_has_failed(tuner: CommandLine, tmp_path: Path) -> None:
+    def fail(config: dict[str, Any], epoch: int) -> float:
+        raise ValueError(f"no such thing as {config}, epoch {epoch}")
+
+    record_run(tmp_path, "broken", fail, num_trials=3)
+
+    done = tuner("list", tmp_path)
+
+    assert rows(done.stdout)["broken"][1:] == ["failed", "3/3", "0"]
 
 
 def test_a_grid_is_finished_when_its_own_number_of_trials_is(

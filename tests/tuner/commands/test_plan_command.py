@@ -43,9 +43,11 @@ def cells(output: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.removeprefix(row).split("  ") if cell]
 
 
-def test_epochs_time_and_disk_come_from_two_real_epochs(tuner: CommandLine, folder: Path) -> None:
+def test_epochs_time_and_disk_come_from_two_real_epochs(
+    tuner_there: CommandLine, folder: Path
+) -> None:
     one_at_once = ["--set", "resources.max_concurrent_trials=1"]
-    done = tuner("plan", "counting.yaml", *one_at_once)
+    done = tuner_there("plan", "counting.yaml", *one_at_once)
 
     assert done.returncode == 0, done.stderr
     heading = "counting: random, 6 trials of up to 4 epochs, 1 at once, each on 1 CPU (1 rank)"

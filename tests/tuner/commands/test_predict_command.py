@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, InThisProcess
 from trainables import Context
 from trainables.image_classification import ImageClassification
 from tuner.results import load_model
@@ -44,25 +44,46 @@ def test_each_image_gets_a_line_with_path_label_and_probability(run: Path) -> No
     ]
 
 
+def test_a_folder_stands_for_the_images_below_it(run: Path) -> None:
+    (run.parent / "photos" / ".thumbnails").mkdir(exist_ok=True)
+    (run.parent / "photos" / ".thumbnails" / "0.png").write_bytes(b"no image")
+
+    done = InThisProcess(run.parent, {})("predict", "run", "photos")
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
+        f"photos/{label}/{number}.png" for label in ("tulip", "water lily") for number in range(3)
+    ]
+
+
+def test_a_folder_without_images_is_named(run: Path) -> None:
+    (run / "empty").mkdir()
+    done = InThisProcess(run, {})("predict", ".", "empty")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: empty holds no files: give images, or folders of them\n"
+
+
 def test_a_file_that_is_no_image_is_named(run: Path) -> None:
     (run / "note.txt").write_text("no image")
 
-    done = CommandLine(run, {})("predict", "best", "../photos/tulip/0.png", "note.txt")
+    done = InThisProcess(run, {})("predict", "best", "../photos/tulip/0.png", "note.txt")
 
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: note.txt is no image")
 
 
-def test_a_folder_without_a_model_is_named(tuner: CommandLine, tmp_path: Path) -> None:
-    done = tuner("predict", tmp_path, "image.png")
+def test_a_folder_without_a_model_is_named(tuner_here: CommandLine, tmp_path: Path) -> None:
+    done = tuner_here("predict", tmp_path, "image.png")
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path} holds no model")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_model_that_is_no_classifier_is_called_so(tuner: CommandLine, tmp_path: Path) -> None:
+def test_a_model_that_is_no_classifier_is_called_so(
+    tuner_here: CommandLine, tmp_path: Path
+) -> None:
     (tmp_path / "config.yaml").write_text("trainable: linear:Linear\n")
     (tmp_path / "linear.py").write_text(
         "from torch import nn\n"
@@ -71,7 +92,7 @@ def test_a_model_that_is_no_classifier_is_called_so(tuner: CommandLine, tmp_path
         "    load = classmethod(lambda cls, folder: nn.Linear(1, 1))\n"
     )
 
-    done = tuner("predict", ".", "image.png")
+    done = tuner_here("predict", ".", "image.png")
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: . holds a Linear, which has no predict()")

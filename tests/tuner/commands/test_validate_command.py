@@ -3,32 +3,32 @@
 from tests.conftest import CommandLine
 
 
-def test_an_earlier_run_that_is_not_there_is_missed(tuner: CommandLine) -> None:
-    done = tuner("validate", "quickstart", "--set", "search.warm_start=[nowhere]")
+def test_an_earlier_run_that_is_not_there_is_missed(tuner_here: CommandLine) -> None:
+    done = tuner_here("validate", "quickstart", "--set", "search.warm_start=[nowhere]")
     assert done.returncode == 1
     assert done.stderr.startswith("error: search.warm_start: nowhere is no run folder")
 
 
-def test_what_is_sound_is_said_to_be(tuner: CommandLine) -> None:
-    done = tuner("validate", "quickstart", "--set", "search.initial=[{learning_rate: 0.002}]")
+def test_what_is_sound_is_said_to_be(tuner_here: CommandLine) -> None:
+    done = tuner_here("validate", "quickstart", "--set", "search.initial=[{learning_rate: 0.002}]")
     assert (done.returncode, done.stdout) == (0, "quickstart: valid\n"), done.stderr
 
 
-def test_a_setting_that_the_space_decides_is_named(tuner: CommandLine) -> None:
-    done = tuner("validate", "quickstart", "--set", "settings.freeze=all")
+def test_a_setting_that_the_space_decides_is_named(tuner_here: CommandLine) -> None:
+    done = tuner_here("validate", "quickstart", "--set", "settings.freeze=all")
     assert done.returncode == 0, done.stderr
     first, note = done.stdout.splitlines()
     assert first == "quickstart: valid"
     assert note.startswith("note: settings.freeze is 'all', but freeze is a hyperparameter")
 
 
-def test_data_may_be_a_list_or_have_a_name(tuner: CommandLine) -> None:
-    (tuner.folder / "all.csv").write_text("path,label\n")
-    done = tuner("validate", "--data", "all.csv")
+def test_data_may_be_a_list_or_have_a_name(tuner_here: CommandLine) -> None:
+    (tuner_here.folder / "all.csv").write_text("path,label\n")
+    done = tuner_here("validate", "--data", "all.csv")
     assert done.returncode == 1
     assert "all.csv" in done.stderr
     assert "which lists no examples" in done.stderr
-    done = tuner("validate", "--data", "digits")
+    done = tuner_here("validate", "--data", "digits")
     assert (done.returncode, done.stdout) == (0, "digits: valid\n"), done.stderr
-    done = tuner("validate", "--data", "nowhere")
+    done = tuner_here("validate", "--data", "nowhere")
     assert done.stderr.startswith("error: settings: data is 'nowhere', but ")

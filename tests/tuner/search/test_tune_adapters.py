@@ -108,6 +108,7 @@ class FakeCluster:
             [{"CPU": 1.0}],
             lambda: self.slots,
             lambda _: {},
+            say=self.said.append,
             warn=self.said.append,
             placement="spread",
         )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -22,3 +22,21 @@ def digest(root: Path, names: Sequence[str], stats: Sequence[os.stat_result]) ->
     for name, stat in zip(names, stats, strict=True):
         content.update(json.dumps([name, stat.st_size, stat.st_mtime_ns]).encode())
     return content.hexdigest()
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """All files of a folder, however deep, in order; hidden ones, and hidden folders, left out.
+
+    Raises:
+        OSError: one of its folders cannot be read.
+
+    """
+
+    def refuse(error: OSError) -> None:  # os.walk passes over what it cannot read
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(parent, name)

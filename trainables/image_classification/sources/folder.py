@@ -1,11 +1,10 @@
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from trainables.image_classification.sources.files import digest, read_file
+from trainables.image_classification.sources.files import digest, read_file, visible_files
 from trainables.image_classification.sources.source import Source
 
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -91,14 +90,7 @@ def _class_folders(split: Path) -> list[Path]:
 
 
 def _files(split: Path) -> Iterator[tuple[Path, str]]:
-    """All files of the class folders, however deep, with their class; hidden ones left out."""
-
-    def refuse(error: OSError) -> None:  # os.walk passes over what it cannot read
-        raise error
-
+    """All files of the class folders, however deep, with their class."""
     for folder in _class_folders(split):
-        for parent, folders, names in os.walk(folder, onerror=refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if not name.startswith("."):
-                    yield Path(parent, name), folder.name
+        for path in visible_files(folder):
+            yield path, folder.name
