@@ -91,6 +91,7 @@ def outcome(run: Path) -> Any:
     return trials, history.search.reached, (best.number, best.best_epoch)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_end_of_an_unbroken_one(
     toy_there: CommandLine, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
