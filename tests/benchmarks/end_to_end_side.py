@@ -1,7 +1,8 @@
 """A side of the end-to-end benchmark.
 
-``python -m tests.benchmarks.end_to_end_side tuner|tune|optuna TRIALS EPOCHS IMAGES FOLDER`` tells
-the seconds since its start, and the validation accuracy, of every epoch that was trained.
+``python -m tests.benchmarks.end_to_end_side NAME TRIALS EPOCHS IMAGES FOLDER``, with a name of
+``RUNS``, tells the seconds since its start, and the validation accuracy, of every epoch that was
+trained.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def make_configs(trials: int) -> list[dict[str, float]]:
 # -- ours -----------------------------------------------------------------------------------------
 
 
-def run_tuner(work: Work) -> list[Result]:
+def run_tuner(work: Work, ranks: int = RANKS) -> list[Result]:
     """The search with all configurations given, so that it draws none; the default is the first."""
     first, *others = work.configs
     space = {
@@ -82,7 +84,11 @@ def run_tuner(work: Work) -> list[Result]:
             "max_epochs": work.epochs,
             "initial": others,
         },
-        "resources": {"workers_per_trial": RANKS, "max_concurrent_trials": 1},
+        "resources": {
+            "workers_per_trial": ranks,
+            "cpus_per_worker": RANKS // ranks,
+            "max_concurrent_trials": 1,
+        },
         "storage": str(work.folder / "runs"),
         "cache": {"dir": str(work.folder / "cache")},
     }
@@ -190,6 +196,7 @@ def run_optuna(work: Work) -> list[Result]:
 
 RUNS: dict[str, Callable[[Work], list[Result]]] = {
     "tuner": run_tuner,
+    "tuner_1": partial(run_tuner, ranks=1),
     "tune": run_tune,
     "optuna": run_optuna,
 }
