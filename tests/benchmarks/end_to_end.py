@@ -4,9 +4,10 @@ Run from the repository's root: ``python -m tests.benchmarks.end_to_end``. All s
 same EfficientNet-Lite0 on digits at 64 px with the same Task, for as many epochs, on the same
 configurations (learning rate and weight decay) with the same seeds in the same order, one trial at
 a time. ``TorchTrainer`` uses 2 ranks; Optuna's loop, which is plain torch, one process with as many
-threads; ours once the one, once the other. Ours alone saves a checkpoint after each epoch. The two figures are the wall time
-of the search, and until a result reaches the validation accuracy that is wanted, both from the
-start of the process. The small size (``--trials=3 --images=30``) may be too small to reach it.
+threads; ours once the one, once the other. Ours alone saves a checkpoint after each epoch. The two
+figures are the wall time of the search, and until a result reaches the validation accuracy that is
+wanted, both from the start of the process. The small size (``--trials=3 --images=30``) may be too
+small to reach it.
 """
 
 from typing import Any
