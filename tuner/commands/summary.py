@@ -189,7 +189,8 @@ def _of_sampler(search: Search) -> Iterator[Fact]:
     picks = sum(trial.origin == "model" for trial in search.trials)
     swallowed = getattr(search.sampler, "swallowed", 0)
     told = ", ".join(
-        f"{search.sampler.told[budget]} of {count} at epoch {budget}"
+        f"{search.sampler.told[budget]} of {count} results at epoch {budget}"
         for budget, count in sorted(search.reached.items())
     )
-    yield "model", f"{picks} picks; told {told}; {swallowed} exceptions swallowed"
+    chose = f"chose {picks} of {len(search.trials)} configurations"
+    yield "model", f"{chose}, was told {told}; {swallowed} exceptions swallowed"
