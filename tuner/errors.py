@@ -50,10 +50,17 @@ def storage_problem(error: BaseException | None) -> StorageError | None:
     """What a full disk or a failing storage has led to, be it that others made something of it."""
     if isinstance(error, UserError) and not isinstance(error, StorageError):
         return None
-    full = None
+    found = None
     while error is not None and not isinstance(error, StorageError):
-        full = str(error) if is_full(str(error)) else full  # the innermost says it without a trace
+        found = _disk_problem(error) or found  # the innermost says it without a trace
         error = error.__cause__ or error.__context__
-    if error is None and full:
-        return StorageError(f"a disk is full: {' '.join(full.split())[:300]}")
-    return error
+    return StorageError(found) if error is None and found else error
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    said = " ".join(str(error).split())[:300]
+    if is_full(str(error)):
+        return f"a disk is full: {said}"
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS):
+        return f"a disk fails: {said}"
+    return None

@@ -170,6 +170,10 @@ def test_what_ended_a_run_is_found_beneath_what_others_made_of_it() -> None:
     assert str(storage_problem(chained(full, wrapped))) == (
         "a disk is full: [Errno 28] No space left on device"
     )
+    failing = OSError(5, "Input/output error", "/runs/run/best/config.yaml")
+    assert str(storage_problem(chained(failing, RuntimeError("not saved")))) == (
+        "a disk fails: [Errno 5] Input/output error: '/runs/run/best/config.yaml'"
+    )
     assert storage_problem(chained(full, told, wrapped)) is told
     assert storage_problem(chained(full, UserError("every trial failed"))) is None
     assert storage_problem(ValueError("a bug")) is None
