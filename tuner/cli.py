@@ -223,7 +223,8 @@ def ui(runs: Runs, *, port: Port = 8080) -> None:
 def predict(
     best: Best,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="what the model takes, or files of it")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="what the model takes, or files or folders of it"),
     ],
 ) -> None:
     """Classify with the best model: input, label and probability, a line each."""

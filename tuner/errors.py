@@ -61,6 +61,6 @@ def _disk_problem(error: BaseException) -> str | None:
     said = " ".join(str(error).split())[:300]
     if is_full(str(error)):
         return f"a disk is full: {said}"
-    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
         return f"a disk fails: {said}"
     return None

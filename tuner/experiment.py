@@ -291,9 +291,13 @@ def make_experiment(
         return Experiment.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key, is_unknown = ".".join(map(str, first["loc"])), first["type"] == "extra_forbidden"
-        given = any(f"{key}.".startswith(f"{dotted}.") for dotted in overrides)
-        given |= is_unknown and any(dotted.startswith(f"{key}.") for dotted in overrides)
+        key, is_section = ".".join(map(str, first["loc"])), first["type"] == "value_error"
+        if is_section:  # whose message begins with the key
+            key += "." + first["msg"].removeprefix("Value error, ").split()[0]
+        given = any(
+            f"{key}.".startswith(f"{dotted}.") or dotted.startswith(f"{key}.")
+            for dotted in overrides
+        )
         raise UserError(f"{'--set' if given else where}: {explain(error, Experiment)}") from error
 
 

@@ -410,6 +410,8 @@ class _Run:
                 fit_with_tune(place, self.trainable, bridge, joined=self.grows)
         if not search.finished and not bridge.problem:
             raise self.interrupted(bridge.broken)
+        if bridge.stopped and not bridge.problem:  # too late for the search, not for what follows
+            raise KeyboardInterrupt
         return bridge
 
     def _warn_of_room(self, event: Event, _: Search) -> None:

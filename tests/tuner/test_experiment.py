@@ -131,6 +131,14 @@ def test_an_override_of_a_key_that_is_none_is_blamed_itself(dotted: str) -> None
         make_experiment({"name": "x"}, {dotted: 1})
 
 
+@pytest.mark.parametrize(
+    ("dotted", "value"), [("resources.gpus_per_trial", 1.5), ("search.num_trials.x", 5)]
+)
+def test_an_override_that_cannot_be_is_blamed_itself(dotted: str, value: float) -> None:
+    with pytest.raises(UserError, match=r"^--set: "):
+        make_experiment({"name": "x"}, {dotted: value})
+
+
 def test_an_override_is_not_blamed_for_what_the_file_has() -> None:
     values = {"name": "x", "resources": {"gpus_per_trial": 1.5}}
     with pytest.raises(UserError, match=r"^the experiment: resources: gpus_per_trial is 1\.5"):

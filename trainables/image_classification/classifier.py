@@ -68,7 +68,7 @@ class ImageClassifier(nn.Module):
         """The image files that ``words`` of a command line stand for; a folder: for all below it.
 
         Raises:
-            ValueError: a folder cannot be read, or holds no files.
+            ValueError: a folder cannot be read, or holds no images, by their suffixes.
 
         """
         return [path for word in words for path in _image_files(Path(word))]
@@ -117,14 +117,15 @@ class ImageClassifier(nn.Module):
 
 
 def _image_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
+    kinds = Image.registered_extensions()
     try:
-        found = list(visible_files(path))
+        if not path.is_dir():
+            return [path]
+        found = [file for file in visible_files(path) if file.suffix.lower() in kinds]
     except OSError as error:
-        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{error.filename or path} cannot be read: {error.strerror}") from error
     if not found:
-        raise ValueError(f"{path} holds no files: give images, or folders of them")
+        raise ValueError(f"{path} holds no images: give images, or folders of them")
     return found
 
 

@@ -33,12 +33,15 @@ def read_experiment(
 
 def _ready_made(data: Path) -> str:
     """The built-in experiment for data that come without a FILE: by their columns, if of a .csv."""
-    table = data / "train.csv" if data.is_dir() else data
-    if table.suffix.lower() != ".csv" or not table.is_file():
-        return "folder"
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        columns = next(csv.reader(lines, skipinitialspace=True), [])
-    return "texts" if "text" in columns else "folder"
+    try:
+        tables = [data / "train.csv", data / "val.csv"] if data.is_dir() else [data]
+        if all(table.suffix.lower() == ".csv" and table.is_file() for table in tables):
+            with tables[0].open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+                if "text" in next(csv.reader(lines, skipinitialspace=True), []):
+                    return "texts"
+    except (OSError, csv.Error):  # what is wrong with it, its reader will say
+        pass
+    return "folder"
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:

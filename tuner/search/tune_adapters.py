@@ -73,7 +73,10 @@ DECISIONS = {
 }
 
 
-STOPPING = "stopping after the epochs under way; Ctrl-C again stops at once: both can be resumed"
+STOPPING = (
+    "stopping, within some 15 seconds; a resume trains the epochs under way again. Ctrl-C again "
+    "stops at once"
+)
 
 WAIT_SECONDS = 10.0
 """How long a trial waits for a process of its own, while another one stands idle."""
@@ -197,6 +200,8 @@ class TuneBridge:
         """Ids of the trial actors that were started."""
         self._count_slots, self._warn, self._placement = count_slots, warn, placement
         self.say = say
+        self.stopped = False
+        """By Ctrl-C."""
         self._discard = discard
         self._slots: list[_Slot] = []
         self._withdrawn: list[TuneTrial] = []
@@ -600,7 +605,7 @@ class TrialWatcher(Callback):  # type: ignore[misc]
     def setup(self, *args: Any, **info: Any) -> None:
         """Tune has set its handler of Ctrl-C."""
         del args, info
-        _tell_of_ctrl_c(self._bridge.say)
+        _tell_of_ctrl_c(self._bridge)
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -622,16 +627,17 @@ class TrialWatcher(Callback):  # type: ignore[misc]
         self._bridge.saved(trial, checkpoint)
 
 
-def _tell_of_ctrl_c(say: Callable[[str], None]) -> None:
-    """Have Tune's handler of Ctrl-C, which waits in silence for epochs under way, say so."""
-    if threading.current_thread() is not threading.main_thread():
-        return
+def _tell_of_ctrl_c(bridge: TuneBridge) -> None:
+    """Have Tune's handler of Ctrl-C, which ends the search in silence, say so and be noted."""
     handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or handler is signal.default_int_handler:  # none of Tune's
+        return
 
     def told(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=say, args=(STOPPING,)).start()  # a print may be what it broke into
-        if callable(handler):
-            handler(number, frame)
+        bridge.stopped = True
+        with suppress(RuntimeError):  # no thread can be started; a print may be what it broke into
+            threading.Thread(target=bridge.say, args=(STOPPING,), daemon=True).start()
+        handler(number, frame)
 
     signal.signal(signal.SIGINT, told)
 

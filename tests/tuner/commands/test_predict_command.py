@@ -47,6 +47,7 @@ def test_each_image_gets_a_line_with_path_label_and_probability(run: Path) -> No
 def test_a_folder_stands_for_the_images_below_it(run: Path) -> None:
     (run.parent / "photos" / ".thumbnails").mkdir(exist_ok=True)
     (run.parent / "photos" / ".thumbnails" / "0.png").write_bytes(b"no image")
+    (run.parent / "photos" / "labels.csv").write_text("no image")
 
     done = InThisProcess(run.parent, {})("predict", "run", "photos")
 
@@ -60,7 +61,7 @@ def test_a_folder_without_images_is_named(run: Path) -> None:
     (run / "empty").mkdir()
     done = InThisProcess(run, {})("predict", ".", "empty")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: empty holds no files: give images, or folders of them\n"
+    assert done.stderr == "error: empty holds no images: give images, or folders of them\n"
 
 
 def test_a_file_that_is_no_image_is_named(run: Path) -> None:

@@ -1,5 +1,7 @@
 """``tuner validate``: what can be known wrong before Ray starts."""
 
+import pytest
+
 from tests.conftest import CommandLine
 
 
@@ -32,3 +34,21 @@ def test_data_may_be_a_list_or_have_a_name(tuner_here: CommandLine) -> None:
     assert (done.returncode, done.stdout) == (0, "digits: valid\n"), done.stderr
     done = tuner_here("validate", "--data", "nowhere")
     assert done.stderr.startswith("error: settings: data is 'nowhere', but ")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('"text,label\n' + 200_000 * "a", "is no .csv file"),
+        ("text,label\na,x\n,y\n", "line 3 has no text or no label"),
+        ("path,label\n", "which lists no examples"),
+    ],
+)
+def test_a_table_is_read_by_its_columns_and_refused_by_its_reader(
+    tuner_here: CommandLine, content: str, said: str
+) -> None:
+    (tuner_here.folder / "mine.csv").write_text(content)
+    done = tuner_here("validate", "--data", "mine.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,9 @@ from tuner.search.simulation import blank_search
 from tuner.search.trial import Status
 from tuner.search.tune_adapters import (
     AUTOFILLED,
+    STOPPING,
     SlotResources,
+    TrialWatcher,
     TuneBridge,
     WarmActors,
     _by_the_task,
@@ -445,3 +449,28 @@ def test_a_target_and_a_time_budget_end_the_search_early(
     ).search
     assert late.halted == "time budget of 0 s used up"
     assert len(late.trials) < 9
+
+
+def test_ctrl_c_is_answered_and_noted_and_left_to_tune() -> None:
+    """Tune's handler ends the search; once, for it then restores the one that was there before."""
+    cluster, by_tune, before = FakeCluster(1), list[int](), signal.getsignal(signal.SIGINT)
+
+    def of_tune(number: int, _: object) -> None:
+        by_tune.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, of_tune)
+    try:
+        TrialWatcher(cluster.bridge).setup()
+        assert not cluster.bridge.stopped
+        signal.raise_signal(signal.SIGINT)
+        assert (by_tune, cluster.bridge.stopped) == ([signal.SIGINT], True)
+        for _ in range(100):
+            if cluster.said:
+                break
+            time.sleep(0.05)
+        assert cluster.said == [STOPPING]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
