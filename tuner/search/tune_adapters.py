@@ -77,6 +77,7 @@ STOPPING = (
     "stopping, within some 15 seconds; a resume trains the epochs under way again. Ctrl-C again "
     "stops at once"
 )
+"""What Ctrl-C is answered with."""
 
 WAIT_SECONDS = 10.0
 """How long a trial waits for a process of its own, while another one stands idle."""
@@ -630,6 +631,8 @@ class TrialWatcher(Callback):  # type: ignore[misc]
 def _tell_of_ctrl_c(bridge: TuneBridge) -> None:
     """Have Tune's handler of Ctrl-C, which ends the search in silence, say so and be noted."""
     handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():  # where Tune sets none
+        return
     if not callable(handler) or handler is signal.default_int_handler:  # none of Tune's
         return
 

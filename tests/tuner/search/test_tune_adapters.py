@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +462,9 @@ def test_ctrl_c_is_answered_and_noted_and_left_to_tune() -> None:
 
     signal.signal(signal.SIGINT, of_tune)
     try:
+        with ThreadPoolExecutor(1) as other:  # in which Python lets nobody set a handler
+            other.submit(TrialWatcher(cluster.bridge).setup).result()
+        assert signal.getsignal(signal.SIGINT) is of_tune
         TrialWatcher(cluster.bridge).setup()
         assert not cluster.bridge.stopped
         signal.raise_signal(signal.SIGINT)
